@@ -1,0 +1,274 @@
+// The Harpia app: puts the rooms below together and owns no logic of its own beyond the order of start and stop.
+
+import { bunRoute, reload, requireBun, serve, type ServeParts, websocketHandler } from "./server/bun.js";
+import { type Connections, type Counters, Hub, Work } from "./server/connections.js";
+import { HarpiaError, refuseUnknown, show } from "./server/errors.js";
+import type { BunServer } from "./server/handshake.js";
+import { silent } from "./server/life.js";
+import {
+  checkListen,
+  defaultMaxConnections,
+  type HarpiaOptions,
+  type ListenOptions,
+  limitsOf,
+  settingsOf,
+} from "./server/options.js";
+import type { AnyData, ConnectionData, InferredData, PathParams, WebSocketRoute } from "./server/route.js";
+import { Route, shapeOf } from "./server/route.js";
+import { checkBytes, checkTopic, type Sendable, sizeOf } from "./server/socket.js";
+
+/** What `app.stop()` takes. */
+export interface StopOptions {
+  /** Milliseconds for the whole of it; what is left then is cut. Default 10,000. */
+  timeout?: number;
+  /** Close with 1012 ("service restart") instead of 1001 ("going away"). Default `false`. */
+  restart?: boolean;
+}
+
+/** What `app.serveOptions()` takes. */
+export type ServeOptionsInput = Pick<ListenOptions, "ws" | "routes">;
+
+/** What `app.serveOptions()` returns, to be spread into `Bun.serve`. */
+export type ServeOptions = {
+  websocket: Bun.WebSocketHandler<import("./server/socket.js").ServerWebSocket>;
+  routes: Bun.Serve.Routes<import("./server/socket.js").ServerWebSocket, string>;
+  fetch: (request: Request) => Response;
+  development: false;
+};
+
+/** A WebSocket server on Bun. Made by {@link harpia}. */
+export class Harpia {
+  /** Every open connection, and what has been counted. */
+  readonly websocket: {
+    /** Live and read-only: a connection is in it from before `open` until before `close`. */
+    readonly connections: Connections;
+    /** Numbers since the app was made. */
+    readonly counters: Readonly<Counters>;
+  };
+  readonly #hub: Hub;
+  readonly #routes = new Map<string, Route>();
+  #listening: { options: ListenOptions; server: BunServer } | undefined;
+  #server: BunServer | undefined;
+  #frozen = false;
+  #stopped: Promise<void> | undefined;
+
+  /** @internal */
+  constructor(options: HarpiaOptions) {
+    requireBun();
+    this.#hub = new Hub(settingsOf(options), silent);
+    if (options.maxConnections === undefined) this.#hub.settings.maxConnections = defaultMaxConnections();
+    const { connections, counters } = this.#hub;
+    this.websocket = { connections, counters };
+  }
+
+  /** Bun's server, once there is one. */
+  get server(): BunServer | undefined {
+    return this.#server;
+  }
+
+  /**
+   * Registers a WebSocket route. `ws.data` and `ws.params` are inferred from `upgrade` and from the path; with a type
+   * argument, `ws.data` is of that type. Works after `listen` too.
+   * @param path Bun's route syntax: `/chat`, `/room/:roomId`, `/files/*`.
+   * @throws HarpiaError `INVALID_PATH`, `ROUTE_CONFLICT`, `UNKNOWN_OPTION`, `INVALID_OPTION`, `ROUTES_FROZEN`, `STOPPED`.
+   */
+  ws<const Path extends string, Returned>(
+    path: Path,
+    route: WebSocketRoute<InferredData<Returned>, PathParams<Path>, Returned>,
+  ): void;
+  ws<Data extends object>(
+    path: string,
+    route: WebSocketRoute<ConnectionData<Data>, Record<string, string>, Data>,
+  ): void;
+  ws(path: string, handlers: unknown): void {
+    this.#refuseStopped(`app.ws(${show(path)}, …)`);
+    if (this.#frozen) {
+      throw new HarpiaError(
+        "ROUTES_FROZEN",
+        `app.ws(${show(path)}, …): serveOptions() has handed out the routes already. Register all routes before it.`,
+        { value: path },
+      );
+    }
+    // Handlers are kept with their types erased: each is only ever given the sockets of its own route.
+    const route = new Route(path, handlers as WebSocketRoute, this.#hub);
+    const twin = this.#routes.get(shapeOf(path));
+    if (twin) {
+      const why =
+        twin.path === path ? "it is registered already" : `${show(twin.path)} matches the same requests`;
+      throw new HarpiaError("ROUTE_CONFLICT", `app.ws(${show(path)}, …): ${why}. A path has one route.`, {
+        value: path,
+      });
+    }
+    if (this.#listening) refuseTaken(path, this.#listening.options.routes);
+    this.#routes.set(shapeOf(path), route);
+    if (this.#listening)
+      reload(
+        this.#listening.server,
+        bunOptions(this.#listening.options),
+        this.#parts(this.#listening.options),
+      );
+  }
+
+  /**
+   * Starts the server. Takes all that `Bun.serve` takes except `websocket`.
+   * @returns Bun's server (`port`, `url`, …). Stop it with `app.stop()`.
+   * @throws HarpiaError before anything is bound, naming the option that cannot work; see docs/errors.md.
+   */
+  listen<R extends string = string>(options: ListenOptions<R> = {}): BunServer {
+    this.#refuseStopped("app.listen()");
+    if (this.#listening || this.#frozen) {
+      const why = this.#frozen
+        ? "serveOptions() has given this app to another server"
+        : `it listens already on ${this.#server?.url}`;
+      throw new HarpiaError("ALREADY_LISTENING", `app.listen(): ${why}. Make a second app with harpia().`);
+    }
+    const given = options as ListenOptions;
+    checkListen(given);
+    for (const { path } of this.#routes.values()) refuseTaken(path, given.routes);
+    const limits = this.#hub.settings.limits;
+    this.#hub.settings.limits = limitsOf(given.ws, limits, "app.listen({ ws })");
+    try {
+      this.#server = serve(bunOptions(given), this.#parts(given));
+    } catch (error) {
+      this.#hub.settings.limits = limits;
+      throw error;
+    }
+    this.#listening = { options: given, server: this.#server };
+    return this.#server;
+  }
+
+  /**
+   * The app as options for somebody else's server: `Bun.serve({ ...app.serveOptions(), fetch: hono.fetch })`.
+   * Routes are frozen from then on. `stop` closes the connections, and leaves the server to its owner.
+   */
+  serveOptions(options: ServeOptionsInput = {}): ServeOptions {
+    this.#refuseStopped("app.serveOptions()");
+    if (this.#listening) {
+      throw new HarpiaError(
+        "ALREADY_LISTENING",
+        "app.serveOptions(): this app listens by itself. Use one or the other.",
+      );
+    }
+    refuseUnknown(options, ["ws", "routes"], "app.serveOptions(options)");
+    for (const { path } of this.#routes.values()) refuseTaken(path, options.routes);
+    this.#hub.settings.limits = limitsOf(options.ws, this.#hub.settings.limits, "app.serveOptions({ ws })");
+    this.#frozen = true;
+    return this.#parts(options) as unknown as ServeOptions;
+  }
+
+  /**
+   * Sends to all subscribers of a topic on this server.
+   * @param compress Default: whether `perMessageDeflate` is on.
+   * @returns bytes sent; −1 if some of it waits for a slow subscriber; 0 if a subscriber had no room for it, or there is none.
+   */
+  publish(
+    topic: string,
+    data: Sendable,
+    compress: boolean = this.#hub.settings.limits.perMessageDeflate,
+  ): number {
+    checkTopic(topic, "app.publish(topic, …)");
+    if (typeof data !== "string") checkBytes(data, "app.publish(topic, data)");
+    if (this.#server === undefined) return 0;
+    const sent = this.#server.publish(topic, data, compress);
+    if (sent === 0 && sizeOf(data) > 0 && this.#server.subscriberCount(topic) > 0)
+      this.#hub.counters.dropped++;
+    return sent;
+  }
+
+  /**
+   * Stops gracefully: new handshakes get 503, running handlers finish, every connection is closed with 1001 and its
+   * `close` handler awaited, then the server stops. What is left at `timeout` is cut. Idempotent: a second call
+   * returns the first one's promise.
+   */
+  stop(options: StopOptions = {}): Promise<void> {
+    refuseUnknown(options, ["timeout", "restart"], "app.stop(options)");
+    const { timeout = 10_000, restart = false } = options;
+    if (typeof timeout !== "number" || !(timeout >= 0)) {
+      throw new HarpiaError(
+        "INVALID_OPTION",
+        `app.stop(options): "timeout" must be milliseconds, and is ${show(timeout)}.`,
+        {
+          value: timeout,
+        },
+      );
+    }
+    return (this.#stopped ??= this.#shutDown(timeout, restart ? 1012 : 1001));
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop();
+  }
+
+  async #shutDown(timeout: number, code: number): Promise<void> {
+    const hub = this.#hub;
+    hub.draining = true;
+    const { promise: deadline, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, Math.min(timeout, 2 ** 31 - 1));
+    const before = hub.work;
+    hub.work = new Work();
+    await Promise.race([before.idle(), deadline]);
+    for (const ws of hub.connections) ws.close(code, code === 1012 ? "Service restart" : "Going away");
+    await Promise.race([hub.work.idle(), deadline]);
+    if (this.#listening) {
+      const { server } = this.#listening;
+      await Promise.race([server.stop(), deadline]);
+      await server.stop(true);
+    }
+    clearTimeout(timer);
+  }
+
+  #parts(options: Pick<ListenOptions, "routes" | "fetch" | "development">): ServeParts {
+    const meet = (server: BunServer): void => {
+      this.#server = server;
+    };
+    const routes: Record<string, unknown> = { ...options.routes };
+    for (const route of this.#routes.values()) routes[route.path] = bunRoute(route, meet);
+    return {
+      routes,
+      websocket: websocketHandler(this.#hub.settings.limits),
+      fetch: options.fetch ?? notFound,
+      // Bun's own default shows error messages and file paths to whoever asks.
+      development: options.development ?? false,
+    };
+  }
+
+  #refuseStopped(what: string): void {
+    if (!this.#stopped) return;
+    throw new HarpiaError("STOPPED", `${what}: this app was stopped. Make a new one with harpia().`);
+  }
+}
+
+/**
+ * Makes an app.
+ * @example
+ * const app = harpia();
+ * app.ws("/echo", { message(ws, message) { ws.send(message); } });
+ * app.listen({ port: 3000 });
+ * @throws HarpiaError `BUN_REQUIRED`, `UNKNOWN_OPTION`, `INVALID_OPTION`.
+ */
+export function harpia(options: HarpiaOptions = {}): Harpia {
+  return new Harpia(options);
+}
+
+export type { AnyData };
+
+function notFound(): Response {
+  return new Response("Not found\n", {
+    status: 404,
+    headers: { "content-type": "text/plain; charset=utf-8" },
+  });
+}
+
+function bunOptions({ ws: _, ...options }: ListenOptions): object {
+  return options;
+}
+
+function refuseTaken(path: string, routes: object | undefined): void {
+  const taken = Object.keys(routes ?? {}).find((other) => shapeOf(other) === shapeOf(path));
+  if (taken === undefined) return;
+  throw new HarpiaError(
+    "ROUTE_CONFLICT",
+    `app.ws(${show(path)}, …): ${show(taken)} in listen({ routes }) matches the same requests. Give one of them another path.`,
+    { value: path },
+  );
+}

@@ -1,0 +1,30 @@
+// harpia: what `import … from "harpia"` gives.
+
+import { harpia } from "./app.js";
+
+export default harpia;
+export { harpia };
+export { Harpia, type ServeOptions, type ServeOptionsInput, type StopOptions } from "./app.js";
+export type { Connections, Counters } from "./server/connections.js";
+export {
+  ERROR_CODES,
+  type ErrorCode,
+  HarpiaError,
+  ProtocolError,
+  type ProtocolErrorCode,
+} from "./server/errors.js";
+export type { Logger } from "./server/logger.js";
+export type { HarpiaOptions, ListenOptions, WebSocketLimits } from "./server/options.js";
+export type { Origins } from "./server/origin.js";
+export type { TrustProxy } from "./server/proxy.js";
+export type {
+  AnyData,
+  ConnectionData,
+  ConnectionInfo,
+  PathParams,
+  RateLimit,
+  UpgradeContext,
+  WebSocketHandlers,
+  WebSocketRoute,
+} from "./server/route.js";
+export { ServerWebSocket, type Sendable } from "./server/socket.js";
