@@ -48,7 +48,6 @@ export class Harpia {
   readonly #hub: Hub;
   readonly #routes = new Map<string, Route>();
   #listening: { options: ListenOptions; server: BunServer } | undefined;
-  #server: BunServer | undefined;
   #frozen = false;
   #stopped: Promise<void> | undefined;
 
@@ -63,7 +62,7 @@ export class Harpia {
 
   /** Bun's server, once there is one. */
   get server(): BunServer | undefined {
-    return this.#server;
+    return this.#hub.server;
   }
 
   /**
@@ -119,7 +118,7 @@ export class Harpia {
     if (this.#listening || this.#frozen) {
       const why = this.#frozen
         ? "serveOptions() has given this app to another server"
-        : `it listens already on ${this.#server?.url}`;
+        : `it listens already on ${this.#hub.server?.url}`;
       throw new HarpiaError("ALREADY_LISTENING", `app.listen(): ${why}. Make a second app with harpia().`);
     }
     const given = options as ListenOptions;
@@ -128,13 +127,14 @@ export class Harpia {
     const limits = this.#hub.settings.limits;
     this.#hub.settings.limits = limitsOf(given.ws, limits, "app.listen({ ws })");
     try {
-      this.#server = serve(bunOptions(given), this.#parts(given));
+      const server = serve(bunOptions(given), this.#parts(given));
+      this.#hub.server = server;
+      this.#listening = { options: given, server };
+      return server;
     } catch (error) {
       this.#hub.settings.limits = limits;
       throw error;
     }
-    this.#listening = { options: given, server: this.#server };
-    return this.#server;
   }
 
   /**
@@ -168,10 +168,10 @@ export class Harpia {
   ): number {
     checkTopic(topic, "app.publish(topic, …)");
     if (typeof data !== "string") checkBytes(data, "app.publish(topic, data)");
-    if (this.#server === undefined) return 0;
-    const sent = this.#server.publish(topic, data, compress);
-    if (sent === 0 && sizeOf(data) > 0 && this.#server.subscriberCount(topic) > 0)
-      this.#hub.counters.dropped++;
+    const { server } = this.#hub;
+    if (server === undefined) return 0;
+    const sent = server.publish(topic, data, compress);
+    if (sent === 0 && sizeOf(data) > 0) this.#hub.publicationDropped(server.subscriberCount(topic));
     return sent;
   }
 
@@ -219,7 +219,7 @@ export class Harpia {
 
   #parts(options: Pick<ListenOptions, "routes" | "fetch" | "development">): ServeParts {
     const meet = (server: BunServer): void => {
-      this.#server = server;
+      this.#hub.server = server;
     };
     const routes: Record<string, unknown> = { ...options.routes };
     for (const route of this.#routes.values()) routes[route.path] = bunRoute(route, meet);
@@ -259,8 +259,9 @@ function notFound(): Response {
   });
 }
 
-function bunOptions({ ws: _, ...options }: ListenOptions): object {
-  return options;
+function bunOptions(options: ListenOptions): object {
+  const { ws: _ws, ...others } = options;
+  return others;
 }
 
 function refuseTaken(path: string, routes: object | undefined): void {

@@ -1,8 +1,9 @@
 // The one file that speaks to Bun.serve: the routes and the websocket object that it is given, starting it, and
 // turning its failures into errors that say what to do.
 
+import { unlinkSync } from "node:fs";
 import type { BunRequest, WebSocketHandler } from "bun";
-import type { Hub, Limits } from "./connections.js";
+import type { Limits } from "./connections.js";
 import { HarpiaError, show } from "./errors.js";
 import { type BunServer, handshake } from "./handshake.js";
 import { closed, drained, heard, opened, received } from "./life.js";
@@ -50,7 +51,7 @@ export function websocketHandler(limits: Limits): WebSocketHandler<ServerWebSock
   return {
     maxPayloadLength: limits.maxPayloadLength,
     backpressureLimit: limits.backpressureLimit,
-    closeOnBackpressureLimit: limits.closeOnBackpressureLimit,
+    // closeOnBackpressureLimit is harpia's own: Bun's reports such a close like a reset, so it could not be counted.
     perMessageDeflate: limits.perMessageDeflate,
     // Bun takes what we send for a sign of life, so its own timer would never find a dead client.
     idleTimeout: 0,
@@ -100,7 +101,7 @@ function start(options: Bun.Serve.Options<ServerWebSocket>): BunServer {
     const { unix } = options as { unix?: string };
     if (codeOf(error) !== "EADDRINUSE" || unix === undefined || isAlive(unix)) throw error;
     // Left behind by a process that was killed: nobody listens there.
-    require("node:fs").unlinkSync(unix);
+    unlinkSync(unix);
     return Bun.serve(options);
   }
 }

@@ -2,10 +2,11 @@
 // found, and the count of handlers still running. One Hub an app; a connection's own state is in socket.ts.
 
 import { HarpiaError } from "./errors.js";
+import type { BunServer } from "./handshake.js";
 import type { Logger } from "./logger.js";
 import type { OriginTest } from "./origin.js";
 import type { ProxyReader } from "./proxy.js";
-import type { ServerWebSocket } from "./socket.js";
+import { SHUT, type ServerWebSocket } from "./socket.js";
 
 /** Numbers since the app was made. They only grow. */
 export interface Counters {
@@ -101,6 +102,8 @@ export class Hub {
   handshakes = 0;
   /** Handlers that have not settled; `stop` begins a new count to tell those before from those after. */
   work = new Work();
+  /** Bun's server, once it is known. */
+  server: BunServer | undefined = undefined;
   #onSilent: (ws: ServerWebSocket, silent: "half" | "gone") => void;
   #sweeper: ReturnType<typeof setInterval> | undefined;
   #waitingForRoom = new Map<ServerWebSocket, ((room: boolean) => void)[]>();
@@ -139,6 +142,29 @@ export class Hub {
       logger.warn("maxConnections reached, refusing handshakes with 503", { maxConnections });
     }
     return true;
+  }
+
+  /** `ws.send` returned 0: counts the message, and closes the socket if the app wants that. */
+  dropped(ws: ServerWebSocket): void {
+    this.counters.dropped++;
+    if (this.settings.limits.closeOnBackpressureLimit) this.#closeSlow(ws);
+  }
+
+  /** A publication to `others` subscribers returned 0, for Bun does not say which of them had no room. */
+  publicationDropped(others: number): void {
+    if (others <= 0) return;
+    this.counters.dropped++;
+    const { closeOnBackpressureLimit, backpressureLimit } = this.settings.limits;
+    if (!closeOnBackpressureLimit) return;
+    for (const ws of this.connections) if (ws.bufferedAmount >= backpressureLimit) this.#closeSlow(ws);
+  }
+
+  // Not at once: a `close` handler must not run inside somebody's `send`.
+  #closeSlow(ws: ServerWebSocket): void {
+    if (ws.state & SHUT) return;
+    ws.state |= SHUT;
+    this.counters.slowClosed++;
+    queueMicrotask(() => ws.terminate());
   }
 
   waitForRoom(ws: ServerWebSocket): Promise<boolean> {

@@ -75,22 +75,10 @@ export const DEFAULT_LIMITS: Limits = {
   perMessageDeflate: false,
 };
 
-const LISTEN_OPTIONS = [
-  ...[
-    "port",
-    "hostname",
-    "unix",
-    "tls",
-    "ws",
-    "routes",
-    "fetch",
-    "error",
-    "development",
-    "reusePort",
-    "ipv6Only",
-  ],
-  ...["idleTimeout", "maxRequestBodySize", "id", "http1", "http2", "http3"],
-];
+const LISTEN_OPTIONS =
+  "port hostname unix tls ws routes fetch error development reusePort ipv6Only idleTimeout maxRequestBodySize id http1 http2 http3".split(
+    " ",
+  );
 
 /** Checks `harpia(options)` and fills in the defaults. */
 export function settingsOf(options: HarpiaOptions): Settings {

@@ -101,7 +101,9 @@ export class ServerWebSocket<Data = AnyData, Params = Record<string, string>> {
   send(data: Sendable, compress: boolean = this.route.hub.settings.limits.perMessageDeflate): number {
     if (typeof data !== "string") checkBytes(data, "ws.send(data)");
     const sent = this.native.send(data, compress);
-    if (sent === 0) this.#countDrop(sizeOf(data));
+    if (sent === 0 && sizeOf(data) > 0 && this.native.readyState === 1) {
+      this.route.hub.dropped(this as unknown as ServerWebSocket);
+    }
     return sent;
   }
 
@@ -116,7 +118,13 @@ export class ServerWebSocket<Data = AnyData, Params = Record<string, string>> {
   ): number {
     checkTopic(topic, "ws.publish(topic, …)");
     if (typeof data !== "string") checkBytes(data, "ws.publish(topic, data)");
-    return this.native.publish(topic, data, compress);
+    const sent = this.native.publish(topic, data, compress);
+    if (sent === 0 && sizeOf(data) > 0) {
+      const { hub } = this.route;
+      const subscribers = hub.server?.subscriberCount(topic) ?? 0;
+      hub.publicationDropped(this.native.isSubscribed(topic) ? subscribers - 1 : subscribers);
+    }
+    return sent;
   }
 
   /** Subscribes to a topic. `false` if the socket is closed. */
@@ -210,10 +218,6 @@ export class ServerWebSocket<Data = AnyData, Params = Record<string, string>> {
   /** @internal */
   hasRoom(): boolean {
     return this.native.getBufferedAmount() < this.route.hub.settings.limits.backpressureLimit / 2;
-  }
-
-  #countDrop(size: number): void {
-    if (size > 0 && this.native.readyState === 1) this.route.hub.counters.dropped++;
   }
 }
 
