@@ -1,6 +1,8 @@
 // `npm test`: types, lint, format, then every test under test/. Its last line counts all of them.
 // Arguments go to `bun test`: `npm test -- test/server/stop.test.ts`.
 
+export {};
+
 const bun = process.execPath;
 
 interface Count {
