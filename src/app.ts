@@ -15,7 +15,7 @@ import {
 } from "./server/options.js";
 import type { AnyData, ConnectionData, InferredData, PathParams, WebSocketRoute } from "./server/route.js";
 import { Route, shapeOf } from "./server/route.js";
-import { checkBytes, checkTopic, type Sendable, sizeOf } from "./server/socket.js";
+import { checkBytes, checkTopic, type Sendable, type ServerWebSocket, sizeOf } from "./server/socket.js";
 
 /** What `app.stop()` takes. */
 export interface StopOptions {
@@ -30,10 +30,11 @@ export type ServeOptionsInput = Pick<ListenOptions, "ws" | "routes">;
 
 /** What `app.serveOptions()` returns, to be spread into `Bun.serve`. */
 export type ServeOptions = {
-  websocket: Bun.WebSocketHandler<import("./server/socket.js").ServerWebSocket>;
-  routes: Bun.Serve.Routes<import("./server/socket.js").ServerWebSocket, string>;
+  websocket: Bun.WebSocketHandler<ServerWebSocket>;
+  routes: Bun.Serve.Routes<ServerWebSocket, string>;
   fetch: (request: Request) => Response;
   development: false;
+  reusePort: false;
 };
 
 /** A WebSocket server on Bun. Made by {@link harpia}. */
@@ -229,6 +230,8 @@ export class Harpia {
       fetch: options.fetch ?? notFound,
       // Bun's own default shows error messages and file paths to whoever asks.
       development: options.development ?? false,
+      // With `development: false` and this left out, Bun lets a second process share the port, and says nothing.
+      reusePort: "reusePort" in options && options.reusePort === true,
     };
   }
 

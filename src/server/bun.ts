@@ -71,6 +71,7 @@ export interface ServeParts {
   websocket: WebSocketHandler<ServerWebSocket>;
   fetch: NonNullable<ListenOptions["fetch"]>;
   development: unknown;
+  reusePort: boolean;
 }
 
 /** Starts the server, or throws a HarpiaError that says why it could not start. */
