@@ -399,7 +399,10 @@ describe("upgrade", () => {
       // A wrong type, as plain JavaScript would let through.
       await using it = watched({ upgrade: () => value as object }, { logger: log });
       expect((await shake(it.port)).status).toBe(500);
-      expect(log.lines.at(-1)?.fields.error).toMatchObject({ code: "INVALID_UPGRADE_RESULT", value });
+      expect(log.lines.find(({ level }) => level === "error")?.fields.error).toMatchObject({
+        code: "INVALID_UPGRADE_RESULT",
+        value,
+      });
     });
   }
 
