@@ -34,9 +34,11 @@ export type AnyData = ConnectionInfo & Record<string, unknown>;
 /** `ws.data` as inferred from what `upgrade` returns. */
 export type InferredData<Returned> = unknown extends Returned
   ? AnyData
-  : [Returned] extends [never]
+  : [Accepted<Returned>] extends [never]
     ? AnyData
-    : ConnectionData<Returned>;
+    : ConnectionData<Accepted<Returned>>;
+
+type Accepted<Returned> = Exclude<Returned, Response | false | undefined | void>;
 
 export type Awaitable<T> = T | Promise<T>;
 
