@@ -146,7 +146,7 @@ describe("close runs exactly once, with the true code, after", () => {
       );
       const ended = error === undefined ? ["close", code, reason] : ["close", code, expect.any(String)];
       expect(events.all).toEqual(error === undefined ? [ended] : [["error", error.code], ended]);
-      await client.ended.catch(() => {});
+      await client[Symbol.asyncDispose]();
       await new Promise(setImmediate);
       expect(events.all.filter(([what]) => what === "close")).toHaveLength(1);
       expect(app.websocket.counters).toMatchObject({

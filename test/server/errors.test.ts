@@ -148,8 +148,8 @@ describe("what is thrown is made an Error:", () => {
 test("a handler that returns a thenable that is no Promise is awaited too", async () => {
   const errors = new Events<Error>();
   // What some libraries give: a thenable of their own.
-  // oxlint-disable-next-line unicorn/no-thenable
   const thenable = {
+    // oxlint-disable-next-line unicorn/no-thenable
     then: (_done: unknown, failed: (error: Error) => void) => failed(boom),
   } as unknown as Promise<void>;
   await using app = quiet();
