@@ -14,6 +14,8 @@ export interface RawResponse {
 export interface RawFrame {
   opcode: number;
   fin: boolean;
+  /** Whether the first reserved bit is set: compressed (RFC 7692 section 6). */
+  compressed: boolean;
   payload: Buffer;
 }
 
@@ -92,7 +94,13 @@ export class RawClient implements AsyncDisposable {
       return bytes.length >= header + size ? size : undefined;
     });
     const bytes = this.#take(header + size);
-    return { opcode: bytes[0]! & 15, fin: (bytes[0]! & 128) !== 0, payload: bytes.subarray(header) };
+    const first = bytes[0]!;
+    return {
+      opcode: first & 15,
+      fin: (first & 128) !== 0,
+      compressed: (first & 64) !== 0,
+      payload: bytes.subarray(header),
+    };
   }
 
   /** Reads frames until a text one, and gives its text. */
