@@ -1,7 +1,7 @@
 // The one file that speaks to Bun.serve: the routes and the websocket object that it is given, starting it, and
 // turning its failures into errors that say what to do.
 
-import { unlinkSync } from "node:fs";
+import { lstatSync, unlinkSync } from "node:fs";
 import type { BunRequest, WebSocketHandler } from "bun";
 import type { Limits } from "./connections.js";
 import { HarpiaError, show } from "./errors.js";
@@ -100,7 +100,8 @@ function start(options: Bun.Serve.Options<ServerWebSocket>): BunServer {
     return Bun.serve(options);
   } catch (error) {
     const { unix } = options as { unix?: string };
-    if (codeOf(error) !== "EADDRINUSE" || unix === undefined || isAlive(unix)) throw error;
+    if (codeOf(error) !== "EADDRINUSE" || unix === undefined) throw error;
+    if (!lstatSync(unix).isSocket() || isAlive(unix)) throw error;
     // Left behind by a process that was killed: nobody listens there.
     unlinkSync(unix);
     return Bun.serve(options);

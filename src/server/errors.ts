@@ -95,7 +95,12 @@ function nearest(word: string, candidates: readonly string[]): string | undefine
     const distance = editDistance(word.toLowerCase(), candidate.toLowerCase());
     if (distance < bestDistance) [best, bestDistance] = [candidate, distance];
   }
-  return best;
+  return best ?? candidates.find((candidate) => isPartOf(word, candidate) || isPartOf(candidate, word));
+}
+
+/** "maxPayload" of "maxPayloadLength", "message" of "onMessage"; nothing shorter than four letters. */
+function isPartOf(part: string, whole: string): boolean {
+  return part.length >= 4 && whole.toLowerCase().includes(part.toLowerCase());
 }
 
 function editDistance(a: string, b: string): number {
