@@ -72,7 +72,7 @@ export class Harpia {
    * @param path Bun's route syntax: `/chat`, `/room/:roomId`, `/files/*`.
    * @throws HarpiaError `INVALID_PATH`, `ROUTE_CONFLICT`, `UNKNOWN_OPTION`, `INVALID_OPTION`, `ROUTES_FROZEN`, `STOPPED`.
    */
-  ws<const Path extends string, Returned>(
+  ws<const Path extends string, Returned extends object>(
     path: Path,
     route: WebSocketRoute<InferredData<Returned>, PathParams<Path>, Returned>,
   ): void;

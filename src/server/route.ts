@@ -32,7 +32,7 @@ export type ConnectionData<T> = T & Omit<ConnectionInfo, keyof T>;
 export type AnyData = ConnectionInfo & Record<string, unknown>;
 
 /** `ws.data` as inferred from what `upgrade` returns. */
-export type InferredData<Returned> = unknown extends Returned
+export type InferredData<Returned> = object extends Returned
   ? AnyData
   : [Accepted<Returned>] extends [never]
     ? AnyData
