@@ -5,10 +5,11 @@ import { soak } from "../support/soak.js";
 
 test("connections that were opened, used and closed leave no object behind, and the heap does not grow", async () => {
   const rounds = await soak(4, 1_000, 50);
-  for (const { connections, objects } of rounds) {
-    expect(connections).toBe(0);
-    // The conservative collector may see a stale pointer or two on the stack.
-    for (const count of Object.values(objects)) expect(count).toBeLessThanOrEqual(10);
+  for (const { connections } of rounds) expect(connections).toBe(0);
+  const [, second, , last] = rounds;
+  for (const [name, count] of Object.entries(last!.objects)) {
+    // 2,000 connections lie between; what the collector finds on the stack by chance is a handful.
+    expect([name, count - second!.objects[name]! < 50]).toEqual([name, true]);
   }
   // 1,000 connections that left 100 bytes each would show as 200,000 over the last two rounds.
   expect(rounds[3]!.heap - rounds[1]!.heap).toBeLessThan(200_000);
