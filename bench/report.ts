@@ -1,0 +1,171 @@
+// What the numbers mean: medians, intervals, bars; and the files that `--record` writes.
+
+import { join } from "node:path";
+
+export interface Workload {
+  name: string;
+  title: string;
+  mode: "echo" | "broadcast" | "handshake" | "idle";
+  connections: number;
+  args: string[];
+  /** Who takes part; default everybody. */
+  targets?: string[];
+  /** harpia's ratio to raw must reach it. */
+  bar?: number;
+}
+
+export interface Measured {
+  /** One a round: work per second of server CPU, or bytes. */
+  values: number[];
+  /** One a round: to raw Bun in the same round. */
+  ratios: number[];
+  /** Mean share of its core that each used. */
+  serverBusy: number;
+  loadBusy: number;
+}
+
+export interface Results {
+  command: string;
+  date: string;
+  cpu: string;
+  versions: Record<string, string>;
+  rounds: number;
+  seconds: number;
+  workloads: { workload: Workload; measured: Record<string, Measured> }[];
+}
+
+const IDLE_BAR = 400;
+const ROUTES_BAR = 0.85;
+
+export function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}
+
+/** The interval that holds the median with at least 95 % confidence, by order statistics: no shape is assumed. */
+export function interval(values: readonly number[]): [number, number] {
+  const sorted = values.toSorted((a, b) => a - b);
+  const n = sorted.length;
+  let outside = 0;
+  let rank = 0;
+  // P(fewer than rank + 1 of n fall below the median), twice.
+  for (let ways = 1, k = 0; k < n / 2; ways = (ways * (n - k)) / (k + 1), k++) {
+    outside += (2 * ways) / 2 ** n;
+    if (outside > 0.05) break;
+    rank = k + 1;
+  }
+  const low = Math.max(0, rank - 1);
+  return [sorted[low]!, sorted[n - 1 - low]!];
+}
+
+interface Bar {
+  what: string;
+  bar: string;
+  got: string;
+  met: boolean;
+}
+
+/** The bars of the design, as far as their workloads ran. A bar is met when the interval reaches it. */
+export function bars({ workloads }: Results): Bar[] {
+  const all: Bar[] = [];
+  const show = (values: number[], digits: number): string => {
+    const [low, high] = interval(values);
+    return `${median(values).toFixed(digits)} [${low.toFixed(digits)}, ${high.toFixed(digits)}]`;
+  };
+  for (const { workload, measured } of workloads) {
+    const { harpia, raw } = measured;
+    if (!harpia || !raw) continue;
+    if (workload.bar !== undefined) {
+      const met = interval(harpia.ratios)[1] >= workload.bar;
+      all.push({ what: workload.title, bar: `≥ ${workload.bar} × raw`, got: show(harpia.ratios, 3), met });
+    }
+    if (workload.mode === "idle") {
+      const more = harpia.values.map((value, round) => value - raw.values[round]!);
+      all.push({
+        what: "an idle connection",
+        bar: `≤ raw + ${IDLE_BAR} B`,
+        got: `raw + ${show(more, 0)} B`,
+        met: interval(more)[0] <= IDLE_BAR,
+      });
+    }
+  }
+  const handshakes = (name: string) =>
+    workloads.find(({ workload }) => workload.name === name)?.measured.harpia;
+  const [one, thousand] = [handshakes("handshake-1"), handshakes("handshake-1000")];
+  if (one && thousand) {
+    const ratios = thousand.values.map((value, round) => value / one.values[round]!);
+    all.push({
+      what: "handshakes with 1,000 routes, to 1 route",
+      bar: `≥ ${ROUTES_BAR}`,
+      got: show(ratios, 3),
+      met: interval(ratios)[1] >= ROUTES_BAR,
+    });
+  }
+  return all;
+}
+
+/** Prints the bars, and writes the files if asked. @returns whether every bar is met. */
+export function writeResults(results: Results, record: boolean): boolean {
+  const judged = bars(results);
+  console.log("\nBars");
+  for (const { what, bar, got, met } of judged)
+    console.log(`  ${met ? "met   " : "MISSED"} ${what}: ${got}, ${bar}`);
+  if (record) {
+    void Bun.write(join(import.meta.dir, "results.json"), `${JSON.stringify(results, undefined, 1)}\n`);
+    void Bun.write(join(import.meta.dir, "RESULTS.md"), markdown(results, judged));
+    Bun.spawnSync([process.execPath, join(import.meta.dir, "plot.ts")], {
+      stdout: "inherit",
+      stderr: "inherit",
+    });
+  }
+  return judged.every(({ met }) => met);
+}
+
+function markdown(
+  { command, date, cpu, versions, rounds, seconds, workloads }: Results,
+  judged: Bar[],
+): string {
+  const lines = [
+    "# Results",
+    "",
+    `Written by \`${command}\` on ${date}. How it measures, and how to read it: [README.md](README.md).`,
+    "",
+    `* Machine: ${cpu}; the server on one core, the load generator on another; kernel ${versions.kernel}.`,
+    `* Versions: ${Object.entries(versions)
+      .filter(([name]) => name !== "kernel")
+      .map(([name, version]) => `${name} ${version}`)
+      .join(", ")}.`,
+    `* ${rounds} interleaved rounds of ${seconds} s. Each cell: the median, and in brackets the interval that holds it with 95 % confidence.`,
+    "",
+    "## Bars",
+    "",
+    "| what | bar | measured | |",
+    "| --- | --- | --- | --- |",
+    ...judged.map(
+      ({ what, bar, got, met }) => `| ${what} | ${bar} | ${got} | ${met ? "met" : "**missed**"} |`,
+    ),
+  ];
+  for (const { workload, measured } of workloads) {
+    const idle = workload.mode === "idle";
+    lines.push("", `## ${workload.title[0]!.toUpperCase()}${workload.title.slice(1)}`, "");
+    lines.push(
+      idle
+        ? "| | bytes a connection | × raw |"
+        : "| | per second of server CPU | × raw | server busy | load busy |",
+    );
+    lines.push(idle ? "| --- | ---: | ---: |" : "| --- | ---: | ---: | ---: | ---: |");
+    for (const [name, { values, ratios, serverBusy, loadBusy }] of Object.entries(measured)) {
+      const [low, high] = interval(ratios);
+      const [from, to] = interval(values).map((value) => Math.round(value).toLocaleString("en"));
+      const cells = [
+        name === "raw" ? "raw Bun.serve" : name,
+        `${Math.round(median(values)).toLocaleString("en")} [${from}, ${to}]`,
+        `${median(ratios).toFixed(2)} [${low.toFixed(2)}, ${high.toFixed(2)}]`,
+      ];
+      if (!idle) cells.push(`${Math.round(serverBusy * 100)} %`, `${Math.round(loadBusy * 100)} %`);
+      lines.push(`| ${cells.join(" | ")} |`);
+    }
+  }
+  return `${lines.join("\n")}\n`;
+}
