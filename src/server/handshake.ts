@@ -51,7 +51,7 @@ export function handshake(
   const offer: Offer = {
     request,
     server,
-    params: request.params,
+    params: route.hasParams ? request.params : NO_PARAMS,
     ip: forwarded?.ip ?? peer,
     url,
     token: tokenOf(headers.get("authorization"), offered, url),
@@ -109,6 +109,9 @@ async function decideLater(
     hub.handshakes--;
   }
 }
+
+/** One for all connections of routes without params: Bun would make one for each. */
+const NO_PARAMS: Params = Object.freeze({});
 
 const TOO_LATE = Symbol("too late");
 

@@ -134,6 +134,7 @@ const KNOWN: readonly string[] = [...HANDLERS, ...OPTIONS];
 /** A registered route. Its fields are read on every message, so it is a class with a fixed shape. */
 export class Route {
   readonly path: string;
+  readonly hasParams: boolean;
   readonly hub: Hub;
   readonly handlers: WebSocketRoute;
   readonly protocols: readonly string[] | undefined;
@@ -169,6 +170,7 @@ export class Route {
       );
     }
     this.path = path;
+    this.hasParams = /[:*]/.test(path);
     this.hub = hub;
     this.handlers = handlers;
     this.protocols = checkProtocols(handlers.protocols, where);

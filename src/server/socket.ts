@@ -2,6 +2,7 @@
 // handshake, and lives in the native socket's `data`. When which handler runs is decided in life.ts.
 
 import type { ServerWebSocket as BunSocket } from "bun";
+import { pack, unpack } from "./address.js";
 import { HarpiaError, show } from "./errors.js";
 import { resume } from "./life.js";
 import type { Lane } from "./lane.js";
@@ -40,8 +41,8 @@ export class ServerWebSocket<Data = AnyData, Params = Record<string, string>> {
   readonly url: string;
   /** The negotiated subprotocol (RFC 6455 section 1.9); `""` if none. */
   readonly protocol: string;
-  /** The client's address, through trusted proxies where `trustProxy` says so. Stays readable after close. */
-  readonly remoteAddress: string;
+  /** @internal */
+  readonly address: number | string;
   /** @internal */
   readonly route: Route;
   /** @internal Set in the instant between the handshake and `open`. */
@@ -67,8 +68,13 @@ export class ServerWebSocket<Data = AnyData, Params = Record<string, string>> {
     this.params = params;
     this.url = url;
     this.protocol = protocol;
-    this.remoteAddress = remoteAddress;
+    this.address = pack(remoteAddress);
     this.route = route;
+  }
+
+  /** The client's address, through trusted proxies where `trustProxy` says so. Stays readable after close. */
+  get remoteAddress(): string {
+    return unpack(this.address);
   }
 
   /** A random UUID that names this connection; made when first asked for. */
