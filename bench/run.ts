@@ -178,14 +178,17 @@ async function busy(workload: Workload, names: string[]): Promise<Record<string,
   return measured;
 }
 
-/** Resident bytes that a connection adds: a fresh server each time, collected before and after. */
+/**
+ * Resident bytes that a connection adds: a fresh server each time, collected before and after. Without optimising
+ * compilers, whose code is the server's and no connection's.
+ */
 async function idle(workload: Workload, names: string[]): Promise<Record<string, Measured>> {
   const measured: Record<string, Measured> = {};
   for (const name of names) measured[name] = { values: [], ratios: [], serverBusy: 0, loadBusy: 0 };
   for (let round = 0; round < rounds; round++) {
     const now: Record<string, number> = {};
     for (const name of names) {
-      const server = await start(name, { MODE: "idle" });
+      const server = await start(name, { MODE: "idle", BUN_JSC_useDFGJIT: "0" });
       await collect(server);
       const before = residentOf(server.pid);
       const load = spawnLoad(name, workload, server.port);
@@ -205,8 +208,10 @@ async function idle(workload: Workload, names: string[]): Promise<Record<string,
 }
 
 async function start(name: string, env: Record<string, string>): Promise<Server> {
-  const { command } = SERVERS[name]!;
-  const child = Bun.spawn(["taskset", "-c", SERVER_CORE, ...command], {
+  const { command, from } = SERVERS[name]!;
+  const [program, ...args] = command;
+  const flags = from === "node" && env.MODE === "idle" ? ["--no-opt"] : [];
+  const child = Bun.spawn(["taskset", "-c", SERVER_CORE, program!, ...flags, ...args], {
     cwd: HERE,
     env: { ...process.env, NODE_ENV: "production", ...env },
     stdout: "pipe",
@@ -279,7 +284,11 @@ function residentOf(pid: number): number {
 }
 
 async function collect({ port }: Server): Promise<void> {
-  for (let time = 0; time < 2; time++) await (await fetch(`http://127.0.0.1:${port}/gc`)).text();
+  for (let time = 0; time < 3; time++) {
+    await (await fetch(`http://127.0.0.1:${port}/gc`)).text();
+    // Allocators give pages back after a while, not at once.
+    await Bun.sleep(400);
+  }
 }
 
 function prepare(): void {

@@ -2,7 +2,7 @@
 
 import { harpia } from "harpia";
 
-const { MODE = "echo", ROUTES = "1" } = process.env;
+const { ROUTES = "1" } = process.env;
 
 const app = harpia();
 app.ws("/echo", {
@@ -19,7 +19,7 @@ app.ws("/broadcast", {
   },
 });
 app.ws("/idle", {});
-if (MODE === "handshake") for (let route = 0; route < Number(ROUTES); route++) app.ws(`/r/${route}`, {});
+for (let route = 0; route < Number(ROUTES); route++) app.ws(`/r/${route}`, {});
 
 const gc = () => {
   Bun.gc(true);
