@@ -1,0 +1,142 @@
+// The documentation is held to the code: samples compile, the README's first one runs, links lead somewhere, and the
+// pages of errors and options list what there is.
+
+import { expect, test } from "bun:test";
+import { existsSync, mkdirSync, rmSync } from "node:fs";
+import { dirname, join, relative } from "node:path";
+import { ERROR_CODES, harpia } from "harpia";
+import { anchors, blocks, type Page, pages, programs, ROOT } from "./markdown.js";
+
+const page = (path: string): Page => pages.find((page) => page.path === path)!;
+
+test(
+  "every TypeScript sample compiles under strict",
+  async () => {
+    const folder = join(ROOT, ".cache/samples");
+    rmSync(folder, { recursive: true, force: true });
+    mkdirSync(folder, { recursive: true });
+    const config = { extends: "../../tsconfig.json", compilerOptions: { strict: true }, include: ["."], exclude: [] };
+    await Bun.write(join(folder, "tsconfig.json"), JSON.stringify(config));
+    let count = 0;
+    for (const each of pages) {
+      for (const [index, program] of programs(each).entries()) {
+        await Bun.write(join(folder, `${each.path.replaceAll("/", "-")}-${index + 1}.ts`), program);
+        count++;
+      }
+    }
+    expect(count).toBeGreaterThan(12);
+    const tsc = Bun.spawnSync([process.execPath, "x", "tsc", "-p", folder], { cwd: ROOT });
+    expect(tsc.stdout.toString()).toBe("");
+    expect(tsc.exitCode).toBe(0);
+  },
+  30_000,
+);
+
+test("no page has TypeScript before its first import", () => {
+  for (const each of pages) {
+    const [first] = blocks(each, "ts");
+    if (first !== undefined) expect([each.path, first]).toEqual([each.path, expect.stringMatching(/^(\/\/.*\n)*import /)]);
+  }
+});
+
+test("every browser sample parses", () => {
+  const transpiler = new Bun.Transpiler({ loader: "js" });
+  for (const each of pages) for (const block of blocks(each, "js")) transpiler.transformSync(block);
+});
+
+test("the README's first sample runs: members are let in, others refused, and everybody hears", async () => {
+  const file = join(ROOT, ".cache/readme/room.ts");
+  // Its port is the reader's; a test takes any free one.
+  await Bun.write(file, blocks(page("README.md"), "ts")[0]!.replace("port: 3000", "port: 0"));
+  const child = Bun.spawn([process.execPath, file], { cwd: ROOT, stdout: "pipe", stderr: "inherit" });
+  const { value } = await child.stdout.pipeThrough(new TextDecoderStream()).getReader().read();
+  const url = /^listening on (http:\S+)$/m.exec(value!)![1]!.replace("http", "ws");
+
+  const heard: string[] = [];
+  const join_ = (token: string): Promise<WebSocket> =>
+    new Promise((resolve, reject) => {
+      const socket = new WebSocket(`${url}room/lobby?token=${token}`);
+      socket.onopen = () => resolve(socket);
+      socket.onerror = () => reject(new Error("refused"));
+    });
+  await expect(join_("wrong")).rejects.toThrow("refused");
+  const ada = await join_("token-of-ada");
+  const all = Promise.withResolvers<void>();
+  ada.onmessage = ({ data }) => {
+    heard.push(String(data));
+    if (heard.length === 3) all.resolve();
+  };
+  const end = new Promise<number>((resolve) => (ada.onclose = ({ code }) => resolve(code)));
+  const bob = await join_("token-of-bob");
+  bob.send("hello");
+  bob.close(1000);
+  await all.promise;
+  expect(heard).toEqual(["Bob joined", "Bob: hello", "Bob left (1000)"]);
+  child.kill("SIGTERM");
+  expect(await end).toBe(1001);
+  await child.exited;
+});
+
+test("the two commands of the README are there", () => {
+  const commands = blocks(page("README.md"), "sh").join("\n");
+  for (const command of ["npm install && npm start", "npm install && npm test"]) expect(commands).toContain(command);
+});
+
+test("every link inside the repository leads to a file, and every anchor to a heading", () => {
+  const broken: string[] = [];
+  for (const { path, text } of pages) {
+    for (const [, target] of text.matchAll(/\]\(([^)\s]+)\)/g)) {
+      if (/^[a-z]+:/.test(target!)) continue;
+      const [file, anchor] = target!.split("#") as [string, string?];
+      const to = file === "" ? path : relative(ROOT, join(ROOT, dirname(path), file));
+      const found = pages.find((page) => page.path === to);
+      if (!existsSync(join(ROOT, to))) broken.push(`${path}: ${target}`);
+      else if (anchor !== undefined && !(found && anchors(found).includes(anchor))) broken.push(`${path}: ${target}`);
+    }
+  }
+  expect(broken).toEqual([]);
+});
+
+test("docs/errors.md explains every error code, and no other", () => {
+  const explained = [...page("docs/errors.md").text.matchAll(/^### ([A-Z_]+)$/gm)].map(([, code]) => code!);
+  expect(explained.toSorted()).toEqual([...ERROR_CODES].sort());
+});
+
+test("every error code is thrown somewhere in the source", async () => {
+  const source = Bun.spawnSync(["grep", "-rhoE", '"[A-Z]+(_[A-Z]+)+"|"STOPPED"', join(ROOT, "src")]).stdout.toString();
+  for (const code of ERROR_CODES) expect([code, source.split(`"${code}"`).length > 2]).toEqual([code, true]);
+});
+
+test("docs/options.md lists every option, and no other", () => {
+  const app = harpia({ logger: false });
+  // An unknown name is answered with all that are known.
+  const wrong = { qqqqqqqqqqqqqqqqqqqqqqqqqq: 1 } as never;
+  const lists: [string, () => unknown][] = [
+    ["`harpia(options)`", () => harpia(wrong)],
+    ["`listen({ ws })`", () => harpia({ ws: wrong })],
+    ["`app.ws(path, route)`", () => app.ws("/", wrong)],
+    ["`app.stop(options)`", () => app.stop(wrong)],
+  ];
+  for (const [heading, act] of lists) {
+    const known = messageOf(act).match(/It takes: (.*)\./)![1]!.split(", ");
+    expect([heading, ...optionsUnder(heading)]).toEqual([heading, ...known.toSorted()]);
+  }
+  expect(optionsUnder("Counters")).toEqual(Object.keys(app.websocket.counters).sort());
+});
+
+function optionsUnder(heading: string): string[] {
+  const { text } = page("docs/options.md");
+  const from = text.indexOf(`## ${heading}`);
+  const section = text.slice(from, text.indexOf("\n## ", from + 1) >>> 0);
+  const cells = [...section.matchAll(/^\| (`[^|]*`) \|/gm)].map(([, cell]) => cell!);
+  return cells.flatMap((cell) => [...cell.matchAll(/`(\w+)`/g)].map(([, name]) => name!)).sort();
+}
+
+function messageOf(act: () => unknown): string {
+  try {
+    act();
+  } catch (error) {
+    return (error as Error).message;
+  }
+  throw new Error("nothing was thrown");
+}

@@ -1,0 +1,87 @@
+// What people install: the packed tarball, in an empty project of its own, for TypeScript, Bun and bundlers; and on
+// Node it says what it needs.
+
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { blocks, pages, ROOT } from "./docs/markdown.js";
+
+const SAMPLE = blocks(pages.find(({ path }) => path === "README.md")!, "ts")[0]!;
+
+const folder = mkdtempSync(join(tmpdir(), "harpia-package-"));
+const project = join(folder, "project");
+let tarball: string;
+
+beforeAll(async () => {
+  const source = join(folder, "package");
+  mkdirSync(project, { recursive: true });
+  for (const file of ["package.json", "README.md", "CHANGELOG.md", "LICENSE"]) cpSync(join(ROOT, file), join(source, file));
+  run(["node", join(ROOT, "node_modules/typescript/bin/tsc"), "-p", "tsconfig.build.json", "--outDir", join(source, "dist")], ROOT);
+  const packed = run(["npm", "pack", "--ignore-scripts", "--json"], source);
+  tarball = join(source, (JSON.parse(packed) as { filename: string }[])[0]!.filename);
+  await Bun.write(join(project, "package.json"), JSON.stringify({ name: "empty", private: true, type: "module" }));
+  run(["npm", "install", "--offline", "--no-audit", "--no-fund", tarball], project);
+}, 60_000);
+
+afterAll(() => rmSync(folder, { recursive: true }));
+
+test("it installs alone: harpia has no dependency", async () => {
+  const { packages } = (await Bun.file(join(project, "package-lock.json")).json()) as { packages: object };
+  expect(Object.keys(packages)).toEqual(["", "node_modules/harpia"]);
+});
+
+test("it has what it needs, and nothing else", () => {
+  const files = run(["tar", "-tzf", tarball], folder).trim().split("\n");
+  const unexpected = files.filter((file) => !/^package\/(dist\/.*\.(js|d\.ts)|package\.json|README\.md|CHANGELOG\.md|LICENSE)$/.test(file));
+  expect(unexpected).toEqual([]);
+  expect(files).toContain("package/dist/index.d.ts");
+});
+
+test("publint finds nothing", () => {
+  expect(run(["node", join(ROOT, "node_modules/publint/src/cli.js"), "run", tarball, "--strict"], folder)).toContain("All good!");
+});
+
+test("arethetypeswrong finds nothing", () => {
+  const cli = join(ROOT, "node_modules/@arethetypeswrong/cli/dist/index.js");
+  expect(run(["node", cli, tarball, "--profile", "esm-only"], folder)).toContain("No problems found");
+}, 30_000);
+
+test("the README's first sample type-checks against it, and runs", async () => {
+  // What the reader installs beside it: Bun's types.
+  mkdirSync(join(project, "node_modules/@types"), { recursive: true });
+  symlinkSync(join(ROOT, "node_modules/@types/bun"), join(project, "node_modules/@types/bun"));
+  await Bun.write(join(project, "room.ts"), SAMPLE.replace("port: 3000", "port: 0"));
+  const compilerOptions = { strict: true, noEmit: true, target: "ESNext", module: "nodenext", types: ["bun"], skipLibCheck: true };
+  await Bun.write(join(project, "tsconfig.json"), JSON.stringify({ compilerOptions, include: ["room.ts"] }));
+  expect(run(["node", join(ROOT, "node_modules/typescript/bin/tsc"), "-p", "."], project)).toBe("");
+
+  const child = Bun.spawn([process.execPath, "room.ts"], { cwd: project, stdout: "pipe", stderr: "inherit" });
+  const { value } = await child.stdout.pipeThrough(new TextDecoderStream()).getReader().read();
+  expect(value).toMatch(/^listening on http:\/\/localhost:\d+\/$/m);
+  const url = /http:\S+/.exec(value!)![0].replace("http", "ws");
+  const socket = new WebSocket(`${url}room/lobby?token=token-of-ada`);
+  const answer = new Promise((resolve) => (socket.onmessage = ({ data }) => resolve(data)));
+  socket.onopen = () => socket.send("hello");
+  expect(await answer).toBe("Ada: hello");
+  child.kill();
+  await child.exited;
+}, 30_000);
+
+test("Bun bundles it", () => {
+  const built = run([process.execPath, "build", "room.ts", "--target=bun", "--outfile=out.js"], project);
+  expect(built).toContain("out.js");
+});
+
+test("on Node it says that it needs Bun, and how to get it", () => {
+  const script = `import("harpia").then(({ harpia }) => harpia()).catch((error) => console.log(error.code, error.message))`;
+  const said = run(["node", "-e", script], project);
+  expect(said).toStartWith("BUN_REQUIRED");
+  expect(said).toContain("npm install bun");
+});
+
+function run(command: string[], cwd: string): string {
+  const { exitCode, stdout, stderr } = Bun.spawnSync(command, { cwd, env: { ...process.env, CI: "true", NO_COLOR: "1" } });
+  if (exitCode !== 0) throw new Error(`${command.join(" ")} failed:\n${stdout.toString()}${stderr.toString()}`);
+  return stdout.toString();
+}
