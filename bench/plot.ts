@@ -12,12 +12,18 @@ const BAR = 15;
 const GAP = 5;
 const SCALE = WIDTH - LABEL - NUMBER - 20;
 
-const { workloads, date, cpu, versions } = (await Bun.file(join(import.meta.dir, "results.json")).json()) as Results;
+const { workloads, date, cpu, versions } = (await Bun.file(
+  join(import.meta.dir, "results.json"),
+).json()) as Results;
 
 const parts: string[] = [];
 let y = 24;
-const most = Math.max(1.05, ...workloads.flatMap(({ measured }) => Object.values(measured).map(({ ratios }) => interval(ratios)[1])));
-const at = (ratio: number): string => (LABEL + (Math.min(ratio, 1.2) / Math.min(most, 1.2)) * SCALE).toFixed(1);
+const most = Math.max(
+  1.05,
+  ...workloads.flatMap(({ measured }) => Object.values(measured).map(({ ratios }) => interval(ratios)[1])),
+);
+const at = (ratio: number): string =>
+  (LABEL + (Math.min(ratio, 1.2) / Math.min(most, 1.2)) * SCALE).toFixed(1);
 
 for (const name of SHOWN) {
   const found = workloads.find(({ workload }) => workload.name === name);

@@ -9,33 +9,35 @@ import { anchors, blocks, type Page, pages, programs, ROOT } from "./markdown.js
 
 const page = (path: string): Page => pages.find((page) => page.path === path)!;
 
-test(
-  "every TypeScript sample compiles under strict",
-  async () => {
-    const folder = join(ROOT, ".cache/samples");
-    rmSync(folder, { recursive: true, force: true });
-    mkdirSync(folder, { recursive: true });
-    const config = { extends: "../../tsconfig.json", compilerOptions: { strict: true }, include: ["."], exclude: [] };
-    await Bun.write(join(folder, "tsconfig.json"), JSON.stringify(config));
-    let count = 0;
-    for (const each of pages) {
-      for (const [index, program] of programs(each).entries()) {
-        await Bun.write(join(folder, `${each.path.replaceAll("/", "-")}-${index + 1}.ts`), program);
-        count++;
-      }
+test("every TypeScript sample compiles under strict", async () => {
+  const folder = join(ROOT, ".cache/samples");
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder, { recursive: true });
+  const config = {
+    extends: "../../tsconfig.json",
+    compilerOptions: { strict: true },
+    include: ["."],
+    exclude: [],
+  };
+  await Bun.write(join(folder, "tsconfig.json"), JSON.stringify(config));
+  let count = 0;
+  for (const each of pages) {
+    for (const [index, program] of programs(each).entries()) {
+      await Bun.write(join(folder, `${each.path.replaceAll("/", "-")}-${index + 1}.ts`), program);
+      count++;
     }
-    expect(count).toBeGreaterThan(12);
-    const tsc = Bun.spawnSync([process.execPath, "x", "tsc", "-p", folder], { cwd: ROOT });
-    expect(tsc.stdout.toString()).toBe("");
-    expect(tsc.exitCode).toBe(0);
-  },
-  30_000,
-);
+  }
+  expect(count).toBeGreaterThan(12);
+  const tsc = Bun.spawnSync([process.execPath, "x", "tsc", "-p", folder], { cwd: ROOT });
+  expect(tsc.stdout.toString()).toBe("");
+  expect(tsc.exitCode).toBe(0);
+}, 30_000);
 
 test("no page has TypeScript before its first import", () => {
   for (const each of pages) {
     const [first] = blocks(each, "ts");
-    if (first !== undefined) expect([each.path, first]).toEqual([each.path, expect.stringMatching(/^(\/\/.*\n)*import /)]);
+    if (first !== undefined)
+      expect([each.path, first]).toEqual([each.path, expect.stringMatching(/^(\/\/.*\n)*import /)]);
   }
 });
 
@@ -79,7 +81,8 @@ test("the README's first sample runs: members are let in, others refused, and ev
 
 test("the two commands of the README are there", () => {
   const commands = blocks(page("README.md"), "sh").join("\n");
-  for (const command of ["npm install && npm start", "npm install && npm test"]) expect(commands).toContain(command);
+  for (const command of ["npm install && npm start", "npm install && npm test"])
+    expect(commands).toContain(command);
 });
 
 test("every link inside the repository leads to a file, and every anchor to a heading", () => {
@@ -91,7 +94,8 @@ test("every link inside the repository leads to a file, and every anchor to a he
       const to = file === "" ? path : relative(ROOT, join(ROOT, dirname(path), file));
       const found = pages.find((page) => page.path === to);
       if (!existsSync(join(ROOT, to))) broken.push(`${path}: ${target}`);
-      else if (anchor !== undefined && !(found && anchors(found).includes(anchor))) broken.push(`${path}: ${target}`);
+      else if (anchor !== undefined && !(found && anchors(found).includes(anchor)))
+        broken.push(`${path}: ${target}`);
     }
   }
   expect(broken).toEqual([]);
@@ -103,7 +107,12 @@ test("docs/errors.md explains every error code, and no other", () => {
 });
 
 test("every error code is thrown somewhere in the source", async () => {
-  const source = Bun.spawnSync(["grep", "-rhoE", '"[A-Z]+(_[A-Z]+)+"|"STOPPED"', join(ROOT, "src")]).stdout.toString();
+  const source = Bun.spawnSync([
+    "grep",
+    "-rhoE",
+    '"[A-Z]+(_[A-Z]+)+"|"STOPPED"',
+    join(ROOT, "src"),
+  ]).stdout.toString();
   for (const code of ERROR_CODES) expect([code, source.split(`"${code}"`).length > 2]).toEqual([code, true]);
 });
 
@@ -118,7 +127,9 @@ test("docs/options.md lists every option, and no other", () => {
     ["`app.stop(options)`", () => app.stop(wrong)],
   ];
   for (const [heading, act] of lists) {
-    const known = messageOf(act).match(/It takes: (.*)\./)![1]!.split(", ");
+    const known = messageOf(act)
+      .match(/It takes: (.*)\./)![1]!
+      .split(", ");
     expect([heading, ...optionsUnder(heading)]).toEqual([heading, ...known.toSorted()]);
   }
   expect(optionsUnder("Counters")).toEqual(Object.keys(app.websocket.counters).sort());
@@ -128,7 +139,7 @@ function optionsUnder(heading: string): string[] {
   const { text } = page("docs/options.md");
   const from = text.indexOf(`## ${heading}`);
   const section = text.slice(from, text.indexOf("\n## ", from + 1) >>> 0);
-  const cells = [...section.matchAll(/^\| (`[^|]*`) \|/gm)].map(([, cell]) => cell!);
+  const cells = [...section.matchAll(/^\| (`[^|]*`) *\|/gm)].map(([, cell]) => cell!);
   return cells.flatMap((cell) => [...cell.matchAll(/`(\w+)`/g)].map(([, name]) => name!)).sort();
 }
 

@@ -12,14 +12,22 @@ export interface Page {
 }
 
 export const pages: Page[] = await Promise.all(
-  ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "bench/README.md", ...new Glob("docs/**/*.md").scanSync(ROOT)]
+  [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "bench/README.md",
+    ...new Glob("docs/**/*.md").scanSync(ROOT),
+  ]
     .sort()
     .map(async (path) => ({ path, text: await Bun.file(join(ROOT, path)).text() })),
 );
 
 /** The code blocks of a language, in order. */
 export function blocks({ text }: Page, language: string): string[] {
-  return [...text.matchAll(new RegExp(`^\`\`\`${language}\\n([\\s\\S]*?)^\`\`\`$`, "gm"))].map(([, code]) => code!);
+  return [...text.matchAll(new RegExp(`^\`\`\`${language}\\n([\\s\\S]*?)^\`\`\`$`, "gm"))].map(
+    ([, code]) => code!,
+  );
 }
 
 /** A page's programs: a block that begins with an import starts one, the blocks after it go on with it. */

@@ -28,9 +28,23 @@ async function start(program: Program, upstream: number, edit = (config: string)
   const file = join(folder, `${port}-${name}`);
   if (program === "nginx") {
     // Where a distribution's nginx keeps these only root may write.
-    const places = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map((kind) => `${kind}_temp_path ${folder}/${kind};`);
-    config = config.replace("listen 80;", `listen 127.0.0.1:${port};`).replace("http {", `http {\n access_log off;\n ${places.join("\n ")}`);
-    command = [pathOf("nginx"), "-p", folder, "-c", file, "-e", "stderr", "-g", `daemon off; pid ${folder}/${port}.pid;`];
+    const places = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(
+      (kind) => `${kind}_temp_path ${folder}/${kind};`,
+    );
+    config = config
+      .replace("listen 80;", `listen 127.0.0.1:${port};`)
+      .replace(/^http \{/m, `http {\n access_log off;\n ${places.join("\n ")}`);
+    command = [
+      pathOf("nginx"),
+      "-p",
+      folder,
+      "-c",
+      file,
+      "-e",
+      "stderr",
+      "-g",
+      `daemon off; pid ${folder}/${port}.pid;`,
+    ];
   } else {
     config = config.replace("bind :80", `bind 127.0.0.1:${port}`);
     command = [pathOf("haproxy"), "-db", "-f", file];
@@ -72,35 +86,52 @@ for (const program of ["nginx", "haproxy"] as const) {
         message: (ws, message) => void ws.send(message),
       });
       await using proxy = await start(program, listen(app));
-      await using client = await through(proxy.port, { Host: "chat.example:8080", Origin: "http://chat.example:8080" });
+      await using client = await through(proxy.port, {
+        Host: "chat.example:8080",
+        Origin: "http://chat.example:8080",
+      });
       expect((await client.response()).status).toBe(101);
       expect(JSON.parse(await client.text())).toEqual(["127.0.0.2", "http://chat.example:8080/room/tea?x=1"]);
       client.send("hello");
       expect(await client.text()).toBe("hello");
     });
 
-    proxyTest("a client cannot pretend to be another: what it sends as forwarded is not believed", async () => {
-      await using app = quiet({ trustProxy: 1 });
-      app.ws("/room/:id", { open: (ws) => void ws.send(JSON.stringify([ws.remoteAddress, ws.data.url])) });
-      await using proxy = await start(program, listen(app));
-      const lies = { Host: "chat.example", "X-Forwarded-For": "6.6.6.6", "X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https" };
-      await using client = await through(proxy.port, lies);
-      expect((await client.response()).status).toBe(101);
-      expect(JSON.parse(await client.text())).toEqual(["127.0.0.2", "http://chat.example/room/tea?x=1"]);
-    });
+    proxyTest(
+      "a client cannot pretend to be another: what it sends as forwarded is not believed",
+      async () => {
+        await using app = quiet({ trustProxy: 1 });
+        app.ws("/room/:id", { open: (ws) => void ws.send(JSON.stringify([ws.remoteAddress, ws.data.url])) });
+        await using proxy = await start(program, listen(app));
+        const lies = {
+          Host: "chat.example",
+          "X-Forwarded-For": "6.6.6.6",
+          "X-Forwarded-Host": "evil.example",
+          "X-Forwarded-Proto": "https",
+        };
+        await using client = await through(proxy.port, lies);
+        expect((await client.response()).status).toBe(101);
+        expect(JSON.parse(await client.text())).toEqual(["127.0.0.2", "http://chat.example/room/tea?x=1"]);
+      },
+    );
 
     proxyTest("a page of another origin is refused", async () => {
       await using app = quiet({ trustProxy: 1 });
       app.ws("/room/:id", {});
       await using proxy = await start(program, listen(app));
-      await using client = await through(proxy.port, { Host: "chat.example", Origin: "https://evil.example" });
+      await using client = await through(proxy.port, {
+        Host: "chat.example",
+        Origin: "https://evil.example",
+      });
       expect((await client.response()).status).toBe(403);
     });
 
     proxyTest("the end is told in both directions", async () => {
       const ended = Promise.withResolvers<number>();
       await using app = quiet({ trustProxy: 1 });
-      app.ws("/room/:id", { message: (ws) => ws.close(4001, "enough"), close: (_ws, code) => ended.resolve(code) });
+      app.ws("/room/:id", {
+        message: (ws) => ws.close(4001, "enough"),
+        close: (_ws, code) => ended.resolve(code),
+      });
       await using proxy = await start(program, listen(app));
       await using first = await through(proxy.port, {});
       await first.response();
