@@ -1,5 +1,6 @@
 // What the numbers mean: medians, intervals, bars; and the files that `--record` writes.
 
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 export interface Workload {
