@@ -113,12 +113,12 @@ export function writeResults(results: Results, record: boolean): boolean {
   for (const { what, bar, got, met } of judged)
     console.log(`  ${met ? "met   " : "MISSED"} ${what}: ${got}, ${bar}`);
   if (record) {
-    void Bun.write(join(import.meta.dir, "results.json"), `${JSON.stringify(results, undefined, 1)}\n`);
-    void Bun.write(join(import.meta.dir, "RESULTS.md"), markdown(results, judged));
-    Bun.spawnSync([process.execPath, join(import.meta.dir, "plot.ts")], {
-      stdout: "inherit",
-      stderr: "inherit",
-    });
+    const [json, page] = ["results.json", "RESULTS.md"].map((name) => join(import.meta.dir, name));
+    writeFileSync(json!, `${JSON.stringify(results, undefined, 1)}\n`);
+    writeFileSync(page!, markdown(results, judged));
+    for (const command of [["fmt", "--no-script", json!, page!], [join(import.meta.dir, "plot.ts")]]) {
+      Bun.spawnSync([process.execPath, ...command], { stdout: "inherit", stderr: "inherit" });
+    }
   }
   return judged.every(({ met }) => met);
 }
