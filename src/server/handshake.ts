@@ -155,6 +155,8 @@ function accept(
 /** RFC 6455 section 4.2.1, as far as Bun is more lenient. */
 function refuseMalformed(request: Request): Response | undefined {
   const { headers, method } = request;
+  // With such a Host Bun leaves the request's URL at its path, which no handler could read.
+  if (!URL.canParse(request.url)) return text(400, "The Host header is not valid.");
   const upgrade = headers.get("upgrade");
   if (upgrade === null || !isWebSocket(upgrade)) {
     const { host, pathname } = new URL(request.url);

@@ -4,7 +4,17 @@
 import { expect, test } from "bun:test";
 import { echo, listen, quiet, until } from "../support/app.js";
 import { keptLog } from "../support/log.js";
-import { BINARY, closeFrame, dial, frame, open, PING, request, TEXT } from "../support/raw.js";
+import {
+  BINARY,
+  closeFrame,
+  dial,
+  frame,
+  open,
+  PING,
+  type RawClient,
+  request,
+  TEXT,
+} from "../support/raw.js";
 
 const SEED = Number(process.env.SEED ?? 1);
 
@@ -55,7 +65,7 @@ test(`random bytes as frames, seed ${SEED}: every connection ends with a true co
     () => closeFrame(next(6_000), "x".repeat(next(125))),
     () => frame(TEXT, "fine"),
   ];
-  const clients = [];
+  const clients: RawClient[] = [];
   for (let index = 0; index < 500; index++) {
     const client = await open(
       port,
@@ -89,7 +99,7 @@ test(`random bytes as handshakes, seed ${SEED}: nothing is opened, and the serve
   app.ws("/", echo);
   const port = listen(app);
   const next = random(SEED);
-  const clients = [];
+  const clients: RawClient[] = [];
   for (let index = 0; index < 300; index++) {
     const client = await dial(port);
     const text = Buffer.from(request("/", { Cookie: "x".repeat(next(20_000)) }));

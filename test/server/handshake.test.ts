@@ -63,6 +63,13 @@ describe("a request that is no WebSocket handshake", () => {
     body: string;
     header: [string, string | null];
   }[] = [
+    ...["", "a b", "a/b", "a^b", "host:port"].map((host) => ({
+      name: `with the Host ${JSON.stringify(host)}: 400`,
+      request: request("/", { Host: host, Upgrade: undefined }),
+      status: 400,
+      body: "The Host header is not valid.\n",
+      header: ["upgrade", null] as [string, string | null],
+    })),
     {
       name: "without Upgrade: 426, and what this address is",
       request: request("/", { Upgrade: undefined, Connection: undefined, Host: "chat.example" }),
