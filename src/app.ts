@@ -13,7 +13,7 @@ import {
   limitsOf,
   settingsOf,
 } from "./server/options.js";
-import type { AnyData, ConnectionData, InferredData, PathParams, WebSocketRoute } from "./server/route.js";
+import type { ConnectionData, InferredData, PathParams, WebSocketRoute } from "./server/route.js";
 import { Route, shapeOf } from "./server/route.js";
 import { checkBytes, checkTopic, type Sendable, type ServerWebSocket, sizeOf } from "./server/socket.js";
 
@@ -252,8 +252,6 @@ export class Harpia {
 export function harpia(options: HarpiaOptions = {}): Harpia {
   return new Harpia(options);
 }
-
-export type { AnyData };
 
 function notFound(): Response {
   return new Response("Not found\n", {
