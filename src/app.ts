@@ -13,7 +13,12 @@ import {
   limitsOf,
   settingsOf,
 } from "./server/options.js";
-import type { ConnectionData, InferredData, PathParams, WebSocketRoute } from "./server/route.js";
+import type { ConnectionData, InferredData, WebSocketRoute } from "./server/route.js";
+import { implement } from "./channel/channel.js";
+import type { Channel, ChannelHooks, ChannelSocket, Live } from "./channel/implementation.js";
+import type { Contract } from "./contract/contract.js";
+import { SUBPROTOCOL } from "./contract/frames.js";
+import type { PathParams } from "./contract/path.js";
 import { Route, shapeOf } from "./server/route.js";
 import { checkBytes, checkTopic, type Sendable, type ServerWebSocket, sizeOf } from "./server/socket.js";
 
@@ -81,6 +86,35 @@ export class Harpia {
     route: WebSocketRoute<ConnectionData<Data>, Record<string, string>, Data>,
   ): void;
   ws(path: string, handlers: unknown): void {
+    this.#register(path, handlers, undefined);
+  }
+
+  /**
+   * A channel: a WebSocket route that speaks a contract. It is registered by `methods`, which gives its Live, through
+   * which the server speaks first. In two steps, because only so can TypeScript know `ws.data` in the methods.
+   * @param hooks What stands around the methods; `upgrade` as in {@link Harpia.ws}.
+   * @example
+   * const live = app
+   *   .channel(chat, { upgrade: (request, { token }) => ({ user: verify(token) }) })
+   *   .methods({ say: ({ text }, { ws }) => ({ from: ws.data.user.name, text }) });
+   * @throws as {@link Harpia.ws}.
+   */
+  channel<const C extends Contract, Returned extends object>(
+    contract: C,
+    hooks: ChannelHooks<C, Returned> = {},
+  ): Channel<C, ChannelSocket<C, Returned>> {
+    return {
+      methods: (methods) => {
+        // The types have been held to the contract here; inside, a socket is a socket.
+        const erased = hooks as unknown as ChannelHooks<C>;
+        const { route, live } = implement(contract, erased, methods as Record<string, unknown>);
+        this.#register(contract.path, route, SUBPROTOCOL);
+        return live as unknown as Live<C, ChannelSocket<C, Returned>>;
+      },
+    };
+  }
+
+  #register(path: string, handlers: unknown, closesFor: string | undefined): void {
     this.#refuseStopped(`app.ws(${show(path)}, …)`);
     if (this.#frozen) {
       throw new HarpiaError(
@@ -90,7 +124,7 @@ export class Harpia {
       );
     }
     // Handlers are kept with their types erased: each is only ever given the sockets of its own route.
-    const route = new Route(path, handlers as WebSocketRoute, this.#hub);
+    const route = new Route(path, handlers as WebSocketRoute, this.#hub, closesFor);
     const twin = this.#routes.get(shapeOf(path));
     if (twin) {
       const why =

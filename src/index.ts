@@ -21,10 +21,19 @@ export type {
   AnyData,
   ConnectionData,
   ConnectionInfo,
-  PathParams,
   RateLimit,
   UpgradeContext,
   WebSocketHandlers,
   WebSocketRoute,
 } from "./server/route.js";
 export { ServerWebSocket, type Sendable } from "./server/socket.js";
+export type {
+  Channel,
+  ChannelHooks,
+  ChannelSocket,
+  Live,
+  MethodContext,
+  MethodImplementation,
+  MethodImplementations,
+} from "./channel/implementation.js";
+export { isContractError, type PathParams, RpcError, type RpcReason } from "./contract/index.js";

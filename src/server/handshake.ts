@@ -6,7 +6,7 @@ import { chooseProtocol, offeredProtocols, redactUrl, tokenOf } from "./credenti
 import { HarpiaError, show, toError } from "./errors.js";
 import { isLoopbackPair, isSameHost } from "./origin.js";
 import type { ConnectionInfo, Route } from "./route.js";
-import { ServerWebSocket } from "./socket.js";
+import { REFUSED, ServerWebSocket } from "./socket.js";
 
 export type BunServer = Server<ServerWebSocket>;
 
@@ -33,7 +33,7 @@ export function handshake(
   const notOne = refuseMalformed(request);
   if (notOne) return refused(route, request, notOne);
   const full = refuseFull(route);
-  if (full) return refused(route, request, full);
+  if (full) return refused(route, request, full, server);
 
   const { headers } = request;
   const { readProxy } = route.hub.settings;
@@ -41,7 +41,7 @@ export function handshake(
   const forwarded = readProxy?.(headers, peer);
   const host = forwarded?.host ?? headers.get("host") ?? "";
   const foreign = refuseOrigin(route, headers.get("origin"), host, readProxy !== undefined);
-  if (foreign) return refused(route, request, foreign);
+  if (foreign) return refused(route, request, foreign, server);
 
   const offered = offeredProtocols(headers.get("sec-websocket-protocol"));
   const protocol = chooseProtocol(offered, route.protocols, route.requireProtocol);
@@ -69,7 +69,7 @@ function decide(route: Route, offer: Offer): Response | undefined | Promise<Resp
   try {
     answer = route.handlers.upgrade!(request, { params, token, ip, url, headers });
   } catch (error) {
-    return failed(route, request, error);
+    return failed(route, offer, error);
   }
   if (!(answer instanceof Promise)) return conclude(route, offer, headers, answer);
   return decideLater(route, offer, headers, answer);
@@ -98,12 +98,13 @@ async function decideLater(
         route,
         offer.request,
         text(503, "The server took too long to decide on this connection.", RETRY),
+        offer.server,
       );
     }
-    if (hub.draining) return refused(route, offer.request, stopping());
+    if (hub.draining) return refused(route, offer.request, stopping(), offer.server);
     return conclude(route, offer, headers, answer);
   } catch (error) {
-    return failed(route, offer.request, error);
+    return failed(route, offer, error);
   } finally {
     clearTimeout(timer);
     hub.handshakes--;
@@ -117,13 +118,15 @@ const TOO_LATE = Symbol("too late");
 
 /** Does what the `upgrade` hook has answered. */
 function conclude(route: Route, offer: Offer, headers: Headers, answer: unknown): Response | undefined {
-  if (answer instanceof Response) return refused(route, offer.request, answer);
-  if (answer === false) return refused(route, offer.request, text(403, "This connection is not allowed."));
+  if (answer instanceof Response) return refused(route, offer.request, answer, offer.server);
+  if (answer === false) {
+    return refused(route, offer.request, text(403, "This connection is not allowed."), offer.server);
+  }
   if (answer === undefined || (typeof answer === "object" && answer !== null && !Array.isArray(answer))) {
     return accept(route, offer, headers, answer);
   }
   const message = `upgrade on ${route.path} returned ${show(answer)}: return an object (it becomes ws.data), undefined (accepted, no data), false (403) or a Response (refused with it)`;
-  return failed(route, offer.request, new HarpiaError("INVALID_UPGRADE_RESULT", message, { value: answer }));
+  return failed(route, offer, new HarpiaError("INVALID_UPGRADE_RESULT", message, { value: answer }));
 }
 
 function accept(
@@ -213,7 +216,7 @@ function stopping(): Response {
   return text(503, "The server is stopping.", RETRY);
 }
 
-function failed(route: Route, request: Request, thrown: unknown): Response {
+function failed(route: Route, { request, server }: Offer, thrown: unknown): Response | undefined {
   const { hub, path } = route;
   hub.counters.errors++;
   hub.settings.logger.error("upgrade failed; refused with 500", {
@@ -221,21 +224,36 @@ function failed(route: Route, request: Request, thrown: unknown): Response {
     url: redactUrl(request.url),
     error: toError(thrown),
   });
-  return refused(route, request, text(500, "The server failed to decide on this connection."));
+  return refused(route, request, text(500, "The server failed to decide on this connection."), server);
 }
 
-function refused(route: Route, request: Request, response: Response): Response {
-  const { hub, path } = route;
+/** Notes a refusal. With `server`, a client that would not see the response is told by a close code instead. */
+function refused(
+  route: Route,
+  request: Request,
+  response: Response,
+  server?: BunServer,
+): Response | undefined {
+  const { hub, path, closesFor } = route;
   hub.counters.refused++;
   hub.settings.logger.debug?.("handshake refused", {
     route: path,
     status: response.status,
     url: redactUrl(request.url),
   });
-  return response;
+  if (closesFor === undefined || server === undefined) return response;
+  if (!offeredProtocols(request.headers.get("sec-websocket-protocol")).includes(closesFor)) return response;
+  const ws = new ServerWebSocket(route, { url: request.url }, NO_PARAMS, request.url, closesFor, "");
+  ws.state = REFUSED;
+  ws.seen = response.status === 503 ? TRY_AGAIN_LATER : 4000 + response.status;
+  const headers = new Headers({ "sec-websocket-protocol": closesFor });
+  return server.upgrade(request, { data: ws, headers }) || request.signal.aborted ? undefined : response;
 }
 
 const RETRY = { "retry-after": "5" };
+
+/** In the IANA registry of close codes: "Try Again Later". */
+const TRY_AGAIN_LATER = 1013;
 
 function text(status: number, line: string, headers: Record<string, string> = {}): Response {
   return new Response(`${line}\n`, {

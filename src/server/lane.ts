@@ -15,10 +15,9 @@ export class Lane {
   /** Whether the queue is being handed over right now. */
   pumping = false;
   timer: ReturnType<typeof setTimeout> | undefined = undefined;
+  readonly tokens = new Tokens();
   #queue: Message[] = [];
   #head = 0;
-  #tokens = Number.POSITIVE_INFINITY;
-  #refilledAt = 0;
 
   get size(): number {
     return this.#queue.length - this.#head;
@@ -50,6 +49,12 @@ export class Lane {
     this.#head = 0;
     this.bytes = 0;
   }
+}
+
+/** What is left of a rate limit: a token bucket. */
+export class Tokens {
+  #tokens = Number.POSITIVE_INFINITY;
+  #refilledAt = 0;
 
   /** Takes a token of the rate limit. @returns 0, or the milliseconds until there is one. */
   take(bucket: Bucket, now: number): number {

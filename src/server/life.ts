@@ -1,10 +1,11 @@
 // One connection's life: which handler runs when, what happens to what it throws, and when messages are held back.
 // `received` is the hot path: while nothing holds, a message costs one comparison more than on raw Bun.
 
+import { REFUSED as REFUSED_REASON } from "../contract/frames.js";
 import { HarpiaError, ProtocolError, toError } from "./errors.js";
 import { Lane, type Message } from "./lane.js";
 import type { ServerWebSocket } from "./socket.js";
-import { BUSY, LEFT, LIMITED, type NativeSocket, OPENING, PAUSED, SHUT } from "./socket.js";
+import { BUSY, LEFT, LIMITED, type NativeSocket, OPENING, PAUSED, REFUSED, SHUT } from "./socket.js";
 
 // A held connection is read from once more to see whether the client lives, unless this much waits already.
 const PROBE_BYTES = 256 * 1024;
@@ -15,6 +16,7 @@ const HELD_BYTES = 4 * 1024 * 1024;
 export function opened(native: NativeSocket): void {
   const ws = native.data;
   const { hub, handlers } = ws.route;
+  if (ws.state === REFUSED) return void native.close(ws.seen, REFUSED_REASON);
   ws.native = native;
   hub.enter(ws);
   if (handlers.open === undefined) return;
@@ -56,6 +58,7 @@ export function heard(native: NativeSocket): void {
 
 export function drained(native: NativeSocket): void {
   const ws = native.data;
+  if (ws.state === REFUSED) return;
   const { hub, handlers } = ws.route;
   hub.tellRoom(ws);
   if (handlers.drain === undefined) return;
@@ -69,6 +72,7 @@ export function drained(native: NativeSocket): void {
 
 export function closed(native: NativeSocket, code: number, reason: string): void {
   const ws = native.data;
+  if (ws.state === REFUSED) return;
   ws.state = (ws.state | LEFT) & ~PAUSED;
   ws.route.hub.leave(ws);
   const lane = ws.lane;
@@ -121,7 +125,7 @@ function hold(ws: ServerWebSocket, message: Message): void {
 function admit(ws: ServerWebSocket, message: Message): void {
   const { bucket, concurrency } = ws.route;
   const lane = laneOf(ws);
-  const wait = bucket === undefined ? 0 : lane.take(bucket, performance.now());
+  const wait = bucket === undefined ? 0 : lane.tokens.take(bucket, performance.now());
   if (wait > 0) return overLimit(ws, lane, message, wait);
   const result = run(ws, message, lane);
   if (!result || lane.running < concurrency) return;

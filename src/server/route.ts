@@ -6,17 +6,6 @@ import { HarpiaError, refuseUnknown, show } from "./errors.js";
 import { compileOrigins, type Origins, type OriginTest } from "./origin.js";
 import type { ServerWebSocket } from "./socket.js";
 
-/** The params of a path template: `"/room/:roomId"` gives `{ roomId: string }`. */
-export type PathParams<Path extends string> = string extends Path
-  ? Record<string, string>
-  : { [Name in ParamNames<Path>]: string };
-
-type ParamNames<Path extends string> = Path extends `${string}:${infer Name}/${infer Rest}`
-  ? Name | ParamNames<`/${Rest}`>
-  : Path extends `${string}:${infer Name}`
-    ? Name
-    : never;
-
 /** What `ws.data` always has: the request's full URL, and the token that the client presented, if it did. */
 export interface ConnectionInfo {
   /** The full URL of the handshake request, `http:` or `https:`; query included. */
@@ -144,8 +133,10 @@ export class Route {
   readonly bucket: Bucket | undefined;
   /** Whether messages must be counted before they are handed over. */
   readonly gated: boolean;
+  /** A subprotocol whose clients are told of a refusal by a close code: a browser cannot see an HTTP status. */
+  readonly closesFor: string | undefined;
 
-  constructor(path: string, handlers: WebSocketRoute, hub: Hub) {
+  constructor(path: string, handlers: WebSocketRoute, hub: Hub, closesFor?: string) {
     const where = `app.ws(${show(path)}, …)`;
     checkPath(path);
     if (typeof handlers !== "object" || handlers === null) {
@@ -170,6 +161,7 @@ export class Route {
       );
     }
     this.path = path;
+    this.closesFor = closesFor;
     this.hasParams = /[:*]/.test(path);
     this.hub = hub;
     this.handlers = handlers;
@@ -228,7 +220,8 @@ function checkProtocols(protocols: unknown, where: string): readonly string[] | 
   );
 }
 
-function checkCount(value: unknown, name: string, where: string): number | undefined {
+/** A whole number from 1, or throws `INVALID_OPTION`. */
+export function checkCount(value: unknown, name: string, where: string): number | undefined {
   if (value === undefined) return undefined;
   if (typeof value === "number" && Number.isInteger(value) && value >= 1) return value;
   throw new HarpiaError(
@@ -240,7 +233,8 @@ function checkCount(value: unknown, name: string, where: string): number | undef
   );
 }
 
-function compileRateLimit(limit: RateLimit | undefined, where: string): Bucket | undefined {
+/** Checks a rate limit and turns it into a token bucket. */
+export function compileRateLimit(limit: RateLimit | undefined, where: string): Bucket | undefined {
   if (limit === undefined) return undefined;
   if (typeof limit !== "object" || limit === null) {
     throw new HarpiaError(

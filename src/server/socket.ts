@@ -27,6 +27,8 @@ export const LIMITED = 8;
 export const SHUT = 16;
 /** The native socket is closed. */
 export const LEFT = 32;
+/** It never was a connection: it closes at once, with the code in `seen`, to tell its client why. */
+export const REFUSED = 64;
 
 /**
  * One WebSocket connection. Methods that Bun's `ServerWebSocket` has too behave as they do there

@@ -1,0 +1,167 @@
+// The server's side of a contract: makes a WebSocket route of an implementation, and the Live through which the
+// server speaks first.
+
+import type { Contract } from "../contract/contract.js";
+import { encodeNotification, SUBPROTOCOL } from "../contract/frames.js";
+import { validate } from "../contract/schema.js";
+import { HarpiaError, refuseUnknown, show } from "../server/errors.js";
+import { checkCount, compileRateLimit, type WebSocketRoute } from "../server/route.js";
+import type { ServerWebSocket } from "../server/socket.js";
+import type { ChannelHooks, Live } from "./implementation.js";
+import { type ChannelParts, mismatch, type RunningMethod } from "./method.js";
+import { Peer } from "./peer.js";
+
+/** The code with which a connection closes whose token has ended: 4000 + 401. */
+const UNAUTHORIZED = 4401;
+
+const DEFAULT_CONCURRENCY = 64;
+const DEFAULT_ASK_MS = 10_000;
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+const KNOWN = "upgrade origins rateLimit methods open close refresh before concurrency validateResults".split(
+  " ",
+);
+
+/** Makes a route of a channel. Throws `UNKNOWN_OPTION`, `INVALID_OPTION`. */
+export function implement<C extends Contract>(
+  contract: C,
+  hooks: ChannelHooks<C>,
+  methods: Record<string, unknown>,
+): { route: WebSocketRoute; live: Live<C> } {
+  const where = `app.channel(${show(contract?.path)}, …)`;
+  for (const [name, value] of Object.entries({ hooks, methods })) {
+    if (typeof value === "object" && value !== null) continue;
+    throw new HarpiaError("INVALID_OPTION", `${where}: ${name} must be an object, and is ${show(value)}.`, {
+      value,
+    });
+  }
+  refuseUnknown(hooks, KNOWN, `${where}: hooks`);
+  // Its types are erased from here on: the compiler has held them to the contract.
+  const given = hooks as unknown as Erased;
+  const parts: ChannelParts = {
+    contract,
+    methods: methodsOf(contract, methods, where),
+    concurrency: checkCount(given.concurrency, "concurrency", where) ?? DEFAULT_CONCURRENCY,
+    validateResults: given.validateResults !== false,
+    before: given.before,
+    refresh: given.refresh,
+  };
+  const connections = new Set<ServerWebSocket>();
+  const peers = new WeakMap<ServerWebSocket, Peer>();
+  const expiries = new WeakMap<ServerWebSocket, ReturnType<typeof setTimeout>>();
+
+  const route: WebSocketRoute = {
+    protocols: [SUBPROTOCOL],
+    open(ws) {
+      connections.add(ws);
+      peers.set(ws, new Peer(ws, parts));
+      return given.open?.(ws);
+    },
+    message: (ws, message) => peers.get(ws)!.receive(message),
+    close(ws, code, reason) {
+      connections.delete(ws);
+      clearTimeout(expiries.get(ws));
+      peers.get(ws)?.close();
+      return given.close?.(ws, code, reason);
+    },
+  };
+  if (given.upgrade) route.upgrade = given.upgrade;
+  if (given.origins) route.origins = given.origins;
+  if (given.rateLimit) route.rateLimit = given.rateLimit;
+
+  const peerOf = (ws: unknown): Peer => {
+    const peer = peers.get(ws as ServerWebSocket);
+    if (peer) return peer;
+    throw new HarpiaError("INVALID_OPTION", `this ws is no connection of the channel ${contract.path}`, {
+      value: ws,
+    });
+  };
+  const paramsOf = async (event: string, params: unknown): Promise<unknown> => {
+    const definition = Object.hasOwn(contract.events ?? {}, event) ? contract.events![event] : undefined;
+    if (definition === undefined)
+      throw new TypeError(`The contract of ${contract.path} has no event "${event}".`);
+    const valid = await validate(definition.params, params);
+    if (valid.issues) throw mismatch(`the params of ${event}`, valid.issues);
+    return valid.value;
+  };
+  const live = {
+    connections,
+    async emit(ws: unknown, event: string, params?: unknown): Promise<void> {
+      const peer = peerOf(ws);
+      peer.outbox.send(encodeNotification(event, await paramsOf(event, params)));
+    },
+    async broadcast(event: string, params?: unknown): Promise<void> {
+      const text = encodeNotification(event, await paramsOf(event, params));
+      for (const ws of connections) peers.get(ws)!.outbox.send(text);
+    },
+    async ask(
+      ws: unknown,
+      event: string,
+      params?: unknown,
+      { timeout = DEFAULT_ASK_MS } = {},
+    ): Promise<unknown> {
+      const peer = peerOf(ws);
+      const result = await peer.ask(event, await paramsOf(event, params), timeout);
+      const valid = await validate(contract.events![event]!.result, result);
+      if (valid.issues) throw mismatch(`the client's answer to ${event}`, valid.issues);
+      return valid.value;
+    },
+    expire(ws: unknown, at: Date | number): void {
+      const socket = ws as ServerWebSocket;
+      peerOf(socket);
+      clearTimeout(expiries.get(socket));
+      const left = Number(at) - Date.now();
+      if (Number.isNaN(left))
+        throw new TypeError(`live.expire(ws, at): at must be a Date or milliseconds, and is ${show(at)}.`);
+      if (left > LONGEST_TIMER_MS) return; // 24 days; who is still here then has a new one
+      expiries.set(
+        socket,
+        setTimeout(() => socket.close(UNAUTHORIZED, "Token expired"), Math.max(0, left)),
+      );
+    },
+  };
+  return { route, live: live as unknown as Live<C> };
+}
+
+/** A channel's implementation without the contract's types. */
+type Erased = Pick<WebSocketRoute, "upgrade" | "origins" | "rateLimit" | "open" | "close"> & {
+  concurrency?: number;
+  validateResults?: boolean;
+  before?: ChannelParts["before"];
+  refresh?: ChannelParts["refresh"];
+};
+
+function methodsOf(
+  contract: Contract,
+  given: Record<string, unknown>,
+  where: string,
+): Map<string, RunningMethod> {
+  const names = Object.keys(contract.methods ?? {});
+  refuseUnknown(given, names, `${where}: methods`);
+  return new Map(
+    names.map((name) => {
+      const method = given[name];
+      const options = typeof method === "function" ? { run: method } : method;
+      const { run, timeout, rateLimit } = (options ?? {}) as Record<string, unknown>;
+      if (typeof run !== "function") {
+        throw new HarpiaError(
+          "INVALID_OPTION",
+          `${where}: the contract has the method "${name}", so methods({ … }) needs a function ${name}(params, context), and has ${show(method)}.`,
+          { value: name },
+        );
+      }
+      refuseUnknown(options as object, ["run", "timeout", "rateLimit"], `${where}: the method "${name}"`);
+      const limit = rateLimit as { messages: number; per: number; burst?: number } | undefined;
+      return [
+        name,
+        {
+          name,
+          contract: contract.methods![name]!,
+          run: run.bind(given) as RunningMethod["run"],
+          timeout: checkCount(timeout, "timeout", `${where}: the method "${name}"`),
+          bucket: compileRateLimit(limit, `${where}: the method "${name}"`),
+        },
+      ];
+    }),
+  );
+}

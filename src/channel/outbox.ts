@@ -1,0 +1,64 @@
+// What a connection of a channel has still to be sent: nothing is dropped. A frame that Bun refuses waits, in order,
+// until there is room; one that waits too long closes the connection.
+
+import type { ServerWebSocket } from "../server/socket.js";
+
+/** A frame that has waited this long ends the connection with 1013: its reader is not coming back. */
+const LONGEST_WAIT_MS = 30_000;
+
+export class Outbox {
+  readonly #ws: ServerWebSocket;
+  #queue: string[] = [];
+  #bytes = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(ws: ServerWebSocket) {
+    this.#ws = ws;
+  }
+
+  /** UTF-16 units that wait. */
+  get waiting(): number {
+    return this.#bytes;
+  }
+
+  send(text: string): void {
+    if (this.#queue.length === 0 && this.#sent(text)) return;
+    if (this.#ws.readyState !== 1) return;
+    this.#queue.push(text);
+    this.#bytes += text.length;
+    if (this.#queue.length === 1) void this.#deliver();
+  }
+
+  /** Resolves when the reader has caught up: `true`, or `false` if it has gone. */
+  async drained(): Promise<boolean> {
+    do {
+      if (!(await this.#ws.drained())) return false;
+    } while (this.#queue.length > 0);
+    return true;
+  }
+
+  /** Not `ws.send`: that would count a drop, or close the connection for it. */
+  #sent(text: string): boolean {
+    return this.#ws.raw.send(text, this.#ws.route.hub.settings.limits.perMessageDeflate) !== 0;
+  }
+
+  async #deliver(): Promise<void> {
+    this.#expectProgress();
+    while (this.#queue.length > 0) {
+      if (!(await this.#ws.drained())) break;
+      let sent = 0;
+      while (sent < this.#queue.length && this.#sent(this.#queue[sent]!))
+        this.#bytes -= this.#queue[sent++]!.length;
+      this.#queue.splice(0, sent);
+      if (sent > 0) this.#expectProgress();
+    }
+    clearTimeout(this.#timer);
+    this.#queue = [];
+    this.#bytes = 0;
+  }
+
+  #expectProgress(): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#ws.close(1013, "Reading too slowly"), LONGEST_WAIT_MS);
+  }
+}

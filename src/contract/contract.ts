@@ -1,0 +1,133 @@
+// A channel's contract: what its two ends may say to each other. One object, imported by both.
+
+import { isSchema, type InputOf, type OutputOf, type Schema } from "./schema.js";
+
+/** Something that a client asks of the server. */
+export interface Method {
+  /** What the client sends; without it, nothing. */
+  readonly params?: Schema;
+  /** What it gets back; without it, an empty answer. */
+  readonly result?: Schema;
+  /** Many results, then the end; instead of `result`. */
+  readonly stream?: Schema;
+  /** The errors that clients are meant to tell apart, by name, with their data. */
+  readonly errors?: Readonly<Record<string, Schema>>;
+  /** Whether running it twice is as good as once: then the client may send it again after a lost connection. */
+  readonly idempotent?: boolean;
+}
+
+/** Something that the server tells a client; with a `result`, asks. */
+export interface Event {
+  readonly params?: Schema;
+  readonly result?: Schema;
+}
+
+export interface Contract {
+  /** The channel's address: Bun's route syntax, as in `app.ws`. */
+  readonly path: string;
+  readonly methods?: Readonly<Record<string, Method>>;
+  readonly events?: Readonly<Record<string, Event>>;
+}
+
+export type Methods<C extends Contract> = C["methods"] extends object ? C["methods"] : Record<never, Method>;
+export type Events<C extends Contract> = C["events"] extends object ? C["events"] : Record<never, Event>;
+
+export type MethodName<C extends Contract> = keyof Methods<C> & string;
+export type EventName<C extends Contract> = keyof Events<C> & string;
+
+/** Names of methods that are called: all but streams. */
+export type CallName<C extends Contract> = {
+  [Name in MethodName<C>]: Methods<C>[Name] extends { stream: Schema } ? never : Name;
+}[MethodName<C>];
+
+export type StreamName<C extends Contract> = Exclude<MethodName<C>, CallName<C>>;
+
+/** Names of methods without a result, which may be sent and forgotten. */
+export type NotificationName<C extends Contract> = {
+  [Name in CallName<C>]: Methods<C>[Name] extends { result: Schema } ? never : Name;
+}[CallName<C>];
+
+/** Names of events that the server only tells. */
+export type TellName<C extends Contract> = {
+  [Name in EventName<C>]: Events<C>[Name] extends { result: Schema } ? never : Name;
+}[EventName<C>];
+
+/** Names of events that the server asks, and awaits an answer to. */
+export type AskName<C extends Contract> = Exclude<EventName<C>, TellName<C>>;
+
+type Part<T, Key extends string> = T extends { readonly [K in Key]: infer S } ? S : undefined;
+
+/** On the client: what goes in; on the server: what comes out. */
+export type ParamsIn<T> = InputOf<Part<T, "params">>;
+export type ParamsOut<T> = OutputOf<Part<T, "params">>;
+/** On the side that answers: what goes in; on the side that asked: what comes out. */
+export type ResultIn<T> = Part<T, "result"> extends Schema ? InputOf<Part<T, "result">> : void;
+export type ResultOut<T> = Part<T, "result"> extends Schema ? OutputOf<Part<T, "result">> : void;
+export type ValueIn<T> = InputOf<Part<T, "stream">>;
+export type ValueOut<T> = OutputOf<Part<T, "stream">>;
+export type ErrorsOf<T> = Part<T, "errors"> extends object ? Part<T, "errors"> : Record<never, Schema>;
+
+/** Params as an argument: left out where there are none, or none are needed. */
+export type ParamsArgument<P> = undefined extends P ? [params?: P] : [params: P];
+
+/**
+ * Defines a channel. Import the result on both ends; the server implements it with `app.channel`, a client reaches
+ * it with `connect`.
+ * @throws TypeError for a contract that cannot work, naming the part.
+ * @example
+ * export const chat = defineChannel({
+ *   path: "/chat",
+ *   methods: { say: { params: z.object({ text: z.string() }), result: z.object({ at: z.number() }) } },
+ *   events: { said: { params: z.object({ from: z.string(), text: z.string() }) } },
+ * });
+ */
+export function defineChannel<const C extends Contract>(contract: C): C {
+  refuseUnknown(contract, ["path", "methods", "events"], "defineChannel(contract)");
+  if (typeof contract.path !== "string" || !contract.path.startsWith("/")) {
+    throw new TypeError(
+      `defineChannel: "path" must be a path such as "/chat", and is ${String(contract.path)}.`,
+    );
+  }
+  for (const [name, method] of Object.entries(contract.methods ?? {})) checkMethod(name, method);
+  for (const [name, event] of Object.entries(contract.events ?? {})) {
+    const where = `defineChannel: the event "${name}"`;
+    checkName(name, where);
+    refuseUnknown(event, ["params", "result"], where);
+    for (const part of ["params", "result"] as const) checkSchema(event[part], part, where);
+  }
+  return contract;
+}
+
+function checkMethod(name: string, method: Method): void {
+  const where = `defineChannel: the method "${name}"`;
+  checkName(name, where);
+  refuseUnknown(method, ["params", "result", "stream", "errors", "idempotent"], where);
+  for (const part of ["params", "result", "stream"] as const) checkSchema(method[part], part, where);
+  if (method.result && method.stream)
+    throw new TypeError(`${where} has both "result" and "stream": give it one.`);
+  for (const [error, schema] of Object.entries(method.errors ?? {}))
+    checkSchema(schema, `errors.${error}`, where);
+}
+
+function checkName(name: string, where: string): void {
+  if (name === "") throw new TypeError(`${where} has no name.`);
+  // JSON-RPC 2.0 section 4 keeps "rpc." for itself.
+  if (!name.startsWith("$/") && !name.startsWith("rpc.")) return;
+  throw new TypeError(
+    `${where}: names that begin with "$/" are harpia's own, and those with "rpc." JSON-RPC's.`,
+  );
+}
+
+function checkSchema(schema: unknown, part: string, where: string): void {
+  if (schema === undefined || isSchema(schema)) return;
+  throw new TypeError(
+    `${where}: "${part}" is no Standard Schema. Use zod 3.24, valibot 1, arktype 2 or later.`,
+  );
+}
+
+function refuseUnknown(given: object, known: readonly string[], where: string): void {
+  if (typeof given !== "object" || given === null) throw new TypeError(`${where} must be an object.`);
+  const key = Object.keys(given).find((key) => !known.includes(key));
+  if (key !== undefined)
+    throw new TypeError(`${where} does not take "${key}". It takes: ${known.join(", ")}.`);
+}

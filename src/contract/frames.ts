@@ -1,0 +1,88 @@
+// JSON-RPC 2.0 (https://www.jsonrpc.org/specification) as text frames: what a parsed frame is, and the error codes.
+// Pure: what is done with a frame is channel/'s and client/'s.
+
+/** The subprotocol that harpia's client offers. */
+export const SUBPROTOCOL = "harpia.v1";
+
+/** The close reason of a handshake that was refused: the connection never was one, and nothing sent on it was read. */
+export const REFUSED = "Refused";
+
+/** More in one batch is refused. */
+export const MOST_IN_BATCH = 100;
+
+/** Error codes on the wire; docs/protocol.md explains them. */
+export const RPC_CODES = {
+  PARSE_ERROR: -32_700,
+  INVALID_REQUEST: -32_600,
+  METHOD_NOT_FOUND: -32_601,
+  INVALID_PARAMS: -32_602,
+  INTERNAL: -32_603,
+  CONTRACT: -32_000,
+  FORBIDDEN: -32_001,
+  RATE_LIMITED: -32_002,
+  TIMEOUT: -32_003,
+  TOO_LARGE: -32_004,
+  UNAVAILABLE: -32_005,
+  CANCELLED: -32_800,
+} as const;
+
+export type Id = string | number | null;
+
+export interface ErrorObject {
+  code: number;
+  message: string;
+  data?: unknown;
+}
+
+export type Frame =
+  | { kind: "call"; id: Id; method: string; params: unknown }
+  | { kind: "notification"; method: string; params: unknown }
+  | { kind: "answer"; id: Id; result: unknown; error: ErrorObject | undefined }
+  | { kind: "invalid"; id: Id; why: string };
+
+/** What one parsed JSON value is as a frame; never throws. */
+export function classify(value: unknown): Frame {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    return { kind: "invalid", id: null, why: "a frame is a JSON object" };
+  }
+  const { jsonrpc, id, method, params, result, error } = value as Record<string, unknown>;
+  const hasId = Object.hasOwn(value, "id");
+  const knownId = isId(id) ? id : null;
+  if (jsonrpc !== "2.0") return { kind: "invalid", id: knownId, why: '"jsonrpc" must be "2.0"' };
+  if (hasId && !isId(id))
+    return { kind: "invalid", id: null, why: '"id" must be a string, a number or null' };
+  if (method === undefined && hasId && (Object.hasOwn(value, "result") || isErrorObject(error))) {
+    return { kind: "answer", id: knownId, result, error: isErrorObject(error) ? error : undefined };
+  }
+  if (typeof method !== "string") return { kind: "invalid", id: knownId, why: '"method" must be a string' };
+  if (params !== undefined && (typeof params !== "object" || params === null)) {
+    return { kind: "invalid", id: knownId, why: '"params" must be an object or an array' };
+  }
+  return hasId ? { kind: "call", id: knownId, method, params } : { kind: "notification", method, params };
+}
+
+export function encodeResult(id: Id, result: unknown): string {
+  return JSON.stringify({ jsonrpc: "2.0", id, result: result === undefined ? null : result });
+}
+
+export function encodeError(id: Id, error: ErrorObject): string {
+  return JSON.stringify({ jsonrpc: "2.0", id, error });
+}
+
+export function encodeNotification(method: string, params: unknown): string {
+  return JSON.stringify({ jsonrpc: "2.0", method, params });
+}
+
+export function encodeCall(id: Id, method: string, params: unknown): string {
+  return JSON.stringify({ jsonrpc: "2.0", id, method, params });
+}
+
+function isId(value: unknown): value is Id {
+  return typeof value === "string" || typeof value === "number" || value === null;
+}
+
+function isErrorObject(value: unknown): value is ErrorObject {
+  if (typeof value !== "object" || value === null) return false;
+  const { code, message } = value as Partial<ErrorObject>;
+  return typeof code === "number" && typeof message === "string";
+}
