@@ -69,8 +69,8 @@ test("arethetypeswrong finds nothing for ESM, which is all there is", () => {
   const cli = join(ROOT, "node_modules/@arethetypeswrong/cli/dist/index.js");
   // It exits with 1 for a problem that the profile does not ignore.
   const said = run(["node", cli, tarball, "--profile", "esm-only"], folder);
-  expect(said).toMatch(/node16 \(from ESM\) *│ 🟢/);
-  expect(said).toMatch(/bundler *│ 🟢/);
+  // Three entries for code, each from ESM and in bundlers; and package.json.
+  expect(said.split("🟢").length - 1).toBeGreaterThanOrEqual(8);
 }, 30_000);
 
 test("the README's first sample type-checks against it, and runs", async () => {

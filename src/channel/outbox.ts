@@ -8,7 +8,7 @@ const LONGEST_WAIT_MS = 30_000;
 
 export class Outbox {
   readonly #ws: ServerWebSocket;
-  #queue: string[] = [];
+  #queue: { text: string; since: number }[] = [];
   #bytes = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
@@ -24,7 +24,7 @@ export class Outbox {
   send(text: string): void {
     if (this.#queue.length === 0 && this.#sent(text)) return;
     if (this.#ws.readyState !== 1) return;
-    this.#queue.push(text);
+    this.#queue.push({ text, since: performance.now() });
     this.#bytes += text.length;
     if (this.#queue.length === 1) void this.#deliver();
   }
@@ -43,22 +43,26 @@ export class Outbox {
   }
 
   async #deliver(): Promise<void> {
-    this.#expectProgress();
-    while (this.#queue.length > 0) {
-      if (!(await this.#ws.drained())) break;
+    this.#watchAge();
+    while (this.#queue.length > 0 && (await this.#ws.drained())) {
       let sent = 0;
-      while (sent < this.#queue.length && this.#sent(this.#queue[sent]!))
-        this.#bytes -= this.#queue[sent++]!.length;
+      for (; sent < this.#queue.length; sent++) {
+        const { text } = this.#queue[sent]!;
+        if (!this.#sent(text)) break;
+        this.#bytes -= text.length;
+      }
       this.#queue.splice(0, sent);
-      if (sent > 0) this.#expectProgress();
     }
     clearTimeout(this.#timer);
     this.#queue = [];
     this.#bytes = 0;
   }
 
-  #expectProgress(): void {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#ws.close(1013, "Reading too slowly"), LONGEST_WAIT_MS);
+  #watchAge(): void {
+    const [oldest] = this.#queue;
+    if (oldest === undefined) return;
+    const age = performance.now() - oldest.since;
+    if (age >= LONGEST_WAIT_MS) return this.#ws.close(1013, "Reading too slowly");
+    this.#timer = setTimeout(() => this.#watchAge(), LONGEST_WAIT_MS - age + 1);
   }
 }
