@@ -90,13 +90,13 @@ export class Harpia {
   }
 
   /**
-   * A channel: a WebSocket route that speaks a contract. It is registered by `methods`, which gives its Live, through
-   * which the server speaks first. In two steps, because only so can TypeScript know `ws.data` in the methods.
+   * A channel: a WebSocket route that speaks a contract. It is registered by `implement`, which gives its Live,
+   * through which the server speaks first. In two steps, because only so can TypeScript know `ws.data` in the methods.
    * @param hooks What stands around the methods; `upgrade` as in {@link Harpia.ws}.
    * @example
    * const live = app
    *   .channel(chat, { upgrade: (request, { token }) => ({ user: verify(token) }) })
-   *   .methods({ say: ({ text }, { ws }) => ({ from: ws.data.user.name, text }) });
+   *   .implement({ methods: { say: ({ text }, { ws }) => ({ from: ws.data.user.name, text }) } });
    * @throws as {@link Harpia.ws}.
    */
   channel<const C extends Contract, Returned extends object>(
@@ -104,10 +104,9 @@ export class Harpia {
     hooks: ChannelHooks<C, Returned> = {},
   ): Channel<C, ChannelSocket<C, Returned>> {
     return {
-      methods: (methods) => {
+      implement: (implementation) => {
         // The types have been held to the contract here; inside, a socket is a socket.
-        const erased = hooks as unknown as ChannelHooks<C>;
-        const { route, live } = implement(contract, erased, methods as Record<string, unknown>);
+        const { route, live } = implement(contract, hooks as object, implementation);
         this.#register(contract.path, route, SUBPROTOCOL);
         return live as unknown as Live<C, ChannelSocket<C, Returned>>;
       },

@@ -31,6 +31,7 @@ export type {
   Channel,
   ChannelHooks,
   ChannelSocket,
+  Implementation,
   Live,
   MethodContext,
   MethodImplementation,

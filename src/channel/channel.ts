@@ -7,7 +7,7 @@ import { validate } from "../contract/schema.js";
 import { HarpiaError, refuseUnknown, show } from "../server/errors.js";
 import { checkCount, compileRateLimit, type WebSocketRoute } from "../server/route.js";
 import type { ServerWebSocket } from "../server/socket.js";
-import type { ChannelHooks, Live } from "./implementation.js";
+import type { Live } from "./implementation.js";
 import { type ChannelParts, mismatch, type RunningMethod } from "./method.js";
 import { Peer } from "./peer.js";
 
@@ -18,18 +18,16 @@ const DEFAULT_CONCURRENCY = 64;
 const DEFAULT_ASK_MS = 10_000;
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
-const KNOWN = "upgrade origins rateLimit methods open close refresh before concurrency validateResults".split(
-  " ",
-);
+const KNOWN = "upgrade origins rateLimit open close refresh before concurrency validateResults".split(" ");
 
 /** Makes a route of a channel. Throws `UNKNOWN_OPTION`, `INVALID_OPTION`. */
 export function implement<C extends Contract>(
   contract: C,
-  hooks: ChannelHooks<C>,
-  methods: Record<string, unknown>,
+  hooks: object,
+  implementation: object,
 ): { route: WebSocketRoute; live: Live<C> } {
   const where = `app.channel(${show(contract?.path)}, …)`;
-  for (const [name, value] of Object.entries({ hooks, methods })) {
+  for (const [name, value] of Object.entries({ hooks, implementation })) {
     if (typeof value === "object" && value !== null) continue;
     throw new HarpiaError("INVALID_OPTION", `${where}: ${name} must be an object, and is ${show(value)}.`, {
       value,
@@ -37,7 +35,9 @@ export function implement<C extends Contract>(
   }
   refuseUnknown(hooks, KNOWN, `${where}: hooks`);
   // Its types are erased from here on: the compiler has held them to the contract.
-  const given = hooks as unknown as Erased;
+  const given = hooks as Erased;
+  refuseUnknown(implementation, ["methods"], `${where}.implement(…)`);
+  const { methods = {} } = implementation as { methods?: Record<string, unknown> };
   const parts: ChannelParts = {
     contract,
     methods: methodsOf(contract, methods, where),
@@ -146,7 +146,7 @@ function methodsOf(
       if (typeof run !== "function") {
         throw new HarpiaError(
           "INVALID_OPTION",
-          `${where}: the contract has the method "${name}", so methods({ … }) needs a function ${name}(params, context), and has ${show(method)}.`,
+          `${where}: the contract has the method "${name}", so implement({ methods }) needs a function ${name}(params, context), and has ${show(method)}.`,
           { value: name },
         );
       }

@@ -78,13 +78,21 @@ export type ChannelHooks<C extends Contract, Returned extends object = object> =
     validateResults?: boolean;
   };
 
-/** A channel whose methods are still to come: what `app.channel` returns. */
+/** What a server gives for a contract: each of its methods. */
+export type Implementation<C extends Contract, Ws> = keyof Methods<C> extends never
+  ? { methods?: Record<never, never> }
+  : {
+      /** A function for each method of the contract, or an object with `run` and limits of its own. */
+      methods: MethodImplementations<C, Ws>;
+    };
+
+/** A channel that is still to be implemented: what `app.channel` returns. */
 export interface Channel<C extends Contract, Ws = ChannelSocket<C>> {
-  /** Registers the channel with a function for each method of the contract; `{}` if it has none. */
-  methods(methods: MethodImplementations<C, Ws>): Live<C, Ws>;
+  /** Registers the channel with all that its contract asks for. */
+  implement(implementation: Implementation<C, Ws>): Live<C, Ws>;
 }
 
-/** A running channel: how the server speaks first. What `app.channel(…).methods(…)` returns. */
+/** A running channel: how the server speaks first. What `app.channel(…).implement(…)` returns. */
 export interface Live<C extends Contract, Ws = ChannelSocket<C>> {
   /** The channel's open connections. */
   readonly connections: ReadonlySet<Ws>;

@@ -47,22 +47,24 @@ function serve() {
         if (token === "wrong") throw new Error("no");
       },
     })
-    .methods({
-      add: ({ a, b }) => a + b,
-      typing() {},
-      async *count({ to }) {
-        for (let value = 0; value < to; value++) yield value;
-      },
-      say(_params, { error }) {
-        throw error("MUTED", { until: 7 });
-      },
-      fail() {
-        throw new Error("boom");
-      },
-      wait: () => new Promise<void>(() => {}),
-      async trigger({ what }, { ws }) {
-        if (what === "notice") await live.emit(ws, "notice", { text: "hello" });
-        else await live.ask(ws, "confirm", { what: "delete" });
+    .implement({
+      methods: {
+        add: ({ a, b }) => a + b,
+        typing() {},
+        async *count({ to }) {
+          for (let value = 0; value < to; value++) yield value;
+        },
+        say(_params, { error }) {
+          throw error("MUTED", { until: 7 });
+        },
+        fail() {
+          throw new Error("boom");
+        },
+        wait: () => new Promise<void>(() => {}),
+        async trigger({ what }, { ws }) {
+          if (what === "notice") await live.emit(ws, "notice", { text: "hello" });
+          else await live.ask(ws, "confirm", { what: "delete" });
+        },
       },
     });
   return app;
@@ -139,7 +141,7 @@ describe("a refused handshake closes with its status for a client that offered h
   for (const [name, code, upgrade] of rows) {
     test(name, async () => {
       await using app = quiet();
-      app.channel(demo, { upgrade } as object).methods(none);
+      app.channel(demo, { upgrade } as object).implement({ methods: none });
       const port = listen(app);
       await using client = await open(port, "/demo", { "Sec-WebSocket-Protocol": "harpia.v1" });
       expect(await client.closeFrame()).toEqual({ code, reason: "Refused" });
@@ -152,7 +154,7 @@ describe("a refused handshake closes with its status for a client that offered h
   test("a foreign origin, and a full server", async () => {
     await using app = quiet({ maxConnections: 1 });
     app.ws("/other", {});
-    app.channel(demo).methods(none);
+    app.channel(demo).implement({ methods: none });
     const port = listen(app);
     const offer = { "Sec-WebSocket-Protocol": "harpia.v1" };
     await using stranger = await open(port, "/demo", { ...offer, Origin: "https://evil.example" });

@@ -52,31 +52,33 @@ async function serve(options: { concurrency?: number } = {}): Promise<Served> {
     .channel(contract, {
       ...options,
     })
-    .methods({
-      subtract: (params) =>
-        Array.isArray(params) ? params[0]! - params[1]! : params.minuend - params.subtrahend,
-      sum: (params) => params.reduce((sum, value) => sum + value, 0),
-      get_data: () => ["hello", 5],
-      update() {},
-      notify_hello: (params) => begun.push(`hello ${params[0]}`),
-      notify_sum() {},
-      async slow({ key }, { signal }) {
-        begun.push(key);
-        signal.addEventListener("abort", () => aborted.push(key));
-        await gate(key).promise;
-        return key;
-      },
-      fails() {
-        throw new Error("the password is hunter2");
-      },
-      lies: () => "no number" as unknown as number,
-      toString: () => "a method like any other",
-      async *count({ to }, { signal }) {
-        try {
-          for (let value = 0; value < to; value++) yield value;
-        } finally {
-          begun.push(signal.aborted ? "count aborted" : "count ended");
-        }
+    .implement({
+      methods: {
+        subtract: (params) =>
+          Array.isArray(params) ? params[0]! - params[1]! : params.minuend - params.subtrahend,
+        sum: (params) => params.reduce((sum, value) => sum + value, 0),
+        get_data: () => ["hello", 5],
+        update() {},
+        notify_hello: (params) => begun.push(`hello ${params[0]}`),
+        notify_sum() {},
+        async slow({ key }, { signal }) {
+          begun.push(key);
+          signal.addEventListener("abort", () => aborted.push(key));
+          await gate(key).promise;
+          return key;
+        },
+        fails() {
+          throw new Error("the password is hunter2");
+        },
+        lies: () => "no number" as unknown as number,
+        toString: () => "a method like any other",
+        async *count({ to }, { signal }) {
+          try {
+            for (let value = 0; value < to; value++) yield value;
+          } finally {
+            begun.push(signal.aborted ? "count aborted" : "count ended");
+          }
+        },
       },
     });
   const port = listen(app);
@@ -360,9 +362,11 @@ test("a stream is held back while its reader is: the generator does not run ahea
   await using app = quiet({ logger: log, ws: { backpressureLimit: 64 * 1024 } });
   let made = 0;
   const big = defineChannel({ path: "/big", methods: { all: { stream: z.string() } } });
-  app.channel(big).methods({
-    async *all() {
-      for (; made < 10_000; made++) yield "x".repeat(16 * 1024);
+  app.channel(big).implement({
+    methods: {
+      async *all() {
+        for (; made < 10_000; made++) yield "x".repeat(16 * 1024);
+      },
     },
   });
   await using client = await open(listen(app), "/big");

@@ -30,10 +30,12 @@ function serve(code: string, port = 0) {
     .channel(contract, {
       upgrade: (_request, { token }) => ({ name: token ?? "nobody" }),
     })
-    .methods({
-      hello: ({ name }, { ws }) => `Hello ${name}, from ${ws.data.name}`,
-      async *count() {
-        yield* [1, 2, 3];
+    .implement({
+      methods: {
+        hello: ({ name }, { ws }) => `Hello ${name}, from ${ws.data.name}`,
+        async *count() {
+          yield* [1, 2, 3];
+        },
       },
     });
   const routes = {

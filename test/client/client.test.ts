@@ -59,36 +59,38 @@ function serve(port = 0, options: HarpiaOptions = {}): Server {
         ws.data.name = token;
       },
     })
-    .methods({
-      say({ text }, { ws, error }) {
-        if (text === "spam") throw error("MUTED", { until: 7 });
-        if (text === "crash") throw new Error("boom");
-        return { at: 1, text: `${ws.data.room}/${ws.data.name}: ${text}` };
-      },
-      typing: ({ on }) => heard.push(`typing ${on}`),
-      async *ask({ upTo }, { signal }) {
-        try {
-          for (let value = 0; value < upTo; value++) {
-            yield value;
-            if (value % 100 === 0) await new Promise(setImmediate);
-          }
-        } finally {
-          heard.push(signal.aborted ? "aborted" : "ended");
-        }
-      },
-      whoami: (_params, { ws }) => ws.data.name,
-      never: {
-        timeout: 60,
-        run(_params, { signal }) {
-          heard.push("never begins");
-          signal.addEventListener("abort", () => heard.push("never aborted"));
-          return new Promise<void>(() => {});
+    .implement({
+      methods: {
+        say({ text }, { ws, error }) {
+          if (text === "spam") throw error("MUTED", { until: 7 });
+          if (text === "crash") throw new Error("boom");
+          return { at: 1, text: `${ws.data.room}/${ws.data.name}: ${text}` };
         },
-      },
-      async get() {
-        heard.push("get");
-        await Bun.sleep(heard.all.filter((what) => what === "get").length === 1 ? 5_000 : 0);
-        return "got";
+        typing: ({ on }) => heard.push(`typing ${on}`),
+        async *ask({ upTo }, { signal }) {
+          try {
+            for (let value = 0; value < upTo; value++) {
+              yield value;
+              if (value % 100 === 0) await new Promise(setImmediate);
+            }
+          } finally {
+            heard.push(signal.aborted ? "aborted" : "ended");
+          }
+        },
+        whoami: (_params, { ws }) => ws.data.name,
+        never: {
+          timeout: 60,
+          run(_params, { signal }) {
+            heard.push("never begins");
+            signal.addEventListener("abort", () => heard.push("never aborted"));
+            return new Promise<void>(() => {});
+          },
+        },
+        async get() {
+          heard.push("get");
+          await Bun.sleep(heard.all.filter((what) => what === "get").length === 1 ? 5_000 : 0);
+          return "got";
+        },
       },
     });
   const bound = listen(app, { port });
@@ -382,8 +384,10 @@ describe("contracts in", () => {
     test(name, async () => {
       const contract = defineChannel({ path: "/", methods: { measure: { params: text, result: length } } });
       await using app = quiet();
-      app.channel(contract).methods({
-        measure: (params) => (params.text === "lie" ? ("x" as unknown as number) : params.text.length),
+      app.channel(contract).implement({
+        methods: {
+          measure: (params) => (params.text === "lie" ? ("x" as unknown as number) : params.text.length),
+        },
       });
       using client = connect(contract, { url: `ws://127.0.0.1:${listen(app)}` });
       expect(await client.call("measure", { text: "four" })).toBe(4);

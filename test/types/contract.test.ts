@@ -35,25 +35,30 @@ test("the server's side", () => {
       .channel(chat, {
         upgrade: (_request, { params }) => ({ user: { name: params.room } }),
       })
-      .methods({
-        say({ text, at }, { ws, signal, error }) {
-          expectTypeOf(text).toEqualTypeOf<string>();
-          expectTypeOf(at).toEqualTypeOf<number>();
-          expectTypeOf(signal).toEqualTypeOf<AbortSignal>();
-          expectTypeOf(ws.data.user.name).toEqualTypeOf<string>();
-          expectTypeOf(ws.params).toEqualTypeOf<{ room: string }>();
-          // @ts-expect-error no such error in the contract
-          void error("MUTE", { until: 1 });
-          // @ts-expect-error its data has a number
-          void error("MUTED", { until: "1" });
-          if (at > 5) throw error("MUTED", { until: 1 });
-          return { id: 1 };
+      .implement({
+        methods: {
+          say({ text, at }, { ws, signal, error }) {
+            expectTypeOf(text).toEqualTypeOf<string>();
+            expectTypeOf(at).toEqualTypeOf<number>();
+            expectTypeOf(signal).toEqualTypeOf<AbortSignal>();
+            expectTypeOf(ws.data.user.name).toEqualTypeOf<string>();
+            expectTypeOf(ws.params).toEqualTypeOf<{ room: string }>();
+            // @ts-expect-error no such error in the contract
+            void error("MUTE", { until: 1 });
+            // @ts-expect-error its data has a number
+            void error("MUTED", { until: "1" });
+            if (at > 5) throw error("MUTED", { until: 1 });
+            return { id: 1 };
+          },
+          typing: {
+            timeout: 5,
+            run: ({ on }) => expectTypeOf(on).toEqualTypeOf<boolean>() as unknown as void,
+          },
+          async *ask({ question }) {
+            yield question;
+          },
+          plain: () => 5,
         },
-        typing: { timeout: 5, run: ({ on }) => expectTypeOf(on).toEqualTypeOf<boolean>() as unknown as void },
-        async *ask({ question }) {
-          yield question;
-        },
-        plain: () => 5,
       });
     const [ws] = live.connections;
     void live.emit(ws!, "notice", { text: "a" });
@@ -72,13 +77,13 @@ test("what is missing or wrong in an implementation is an error", () => {
     const app = harpia();
     const others = { typing() {}, async *ask() {}, plain: () => 5 };
     // @ts-expect-error say is missing
-    app.channel(chat).methods(others);
+    app.channel(chat).implement({ methods: others });
     // @ts-expect-error say must return an id
-    app.channel(chat).methods({ ...others, say: () => ({}) });
+    app.channel(chat).implement({ methods: { ...others, say: () => ({}) } });
     // @ts-expect-error a stream is a generator
-    app.channel(chat).methods({ ...others, say: () => ({ id: 1 }), ask: () => 5 });
+    app.channel(chat).implement({ methods: { ...others, say: () => ({ id: 1 }), ask: () => 5 } });
     // @ts-expect-error methods are missing
-    app.channel(chat).methods({});
+    app.channel(chat).implement({ methods: {} });
   });
 });
 
@@ -133,12 +138,14 @@ test("what a method returns is not widened: enums, tuples, literals", () => {
   compiled(() =>
     harpia()
       .channel(exact, { upgrade: (_request, { token }) => ({ name: token ?? "a" }) })
-      .methods({
-        pick: (_params, { ws }) => (ws.data.name ? "a" : "b"),
-        pair: async () => ["a", 1],
-        kind: ({ x }) => ({ kind: x > 1 ? "k" : "k" }),
-        async *letters() {
-          yield "q";
+      .implement({
+        methods: {
+          pick: (_params, { ws }) => (ws.data.name ? "a" : "b"),
+          pair: async () => ["a", 1],
+          kind: ({ x }) => ({ kind: x > 1 ? "k" : "k" }),
+          async *letters() {
+            yield "q";
+          },
         },
       }),
   );
