@@ -10,11 +10,12 @@ const SRC = join(import.meta.dir, "../src");
 /** What each room may import from, beside itself. */
 const MAY_KNOW: Record<string, readonly string[]> = {
   contract: [],
+  broker: [],
   server: ["contract"],
-  channel: ["server", "contract"],
+  channel: ["server", "broker", "contract"],
   client: ["contract"],
-  "app.ts": ["channel", "server", "contract"],
-  "index.ts": ["app.ts", "channel", "server", "contract"],
+  "app.ts": ["channel", "server", "broker", "contract"],
+  "index.ts": ["app.ts", "channel", "server", "broker", "contract"],
 };
 
 interface Import {
