@@ -41,7 +41,10 @@ const MOST_WAITING = 1_000;
 
 /** What `connect` takes. */
 export interface ConnectOptionsBase {
-  /** Where the server is: `wss://chat.example.com`. `http:` and `https:` will do too. The contract has the path. */
+  /**
+   * Where the server is: `wss://chat.example.com`. `http:` and `https:` will do too, and in a page `/`: where the page
+   * came from. The contract has the path.
+   */
   url: string | URL;
   /** A token, or a function that gets one; asked for each connection, and once more when the server says 4401. */
   token?: TokenSource;
@@ -82,6 +85,7 @@ interface Pending {
 /** A client of a channel. Made by {@link connect}. */
 export class Client<C extends Contract> {
   readonly #contract: C;
+  readonly #options: ConnectOptionsBase & { params?: Record<string, string> | undefined };
   readonly #connection: Connection;
   readonly #timeout: number;
   readonly #pending = new Map<Id, Pending>();
@@ -90,23 +94,14 @@ export class Client<C extends Contract> {
   readonly #stateListeners = new Set<(state: ConnectionState) => void>();
   #notifications: string[] = [];
   #lastId = 0;
-  #closedWith = 1000;
 
   /** @internal */
   constructor(contract: C, options: ConnectOptionsBase & { params?: Record<string, string> | undefined }) {
     this.#contract = contract;
     this.#timeout = options.timeout ?? DEFAULT_TIMEOUT_MS;
-    const global = (globalThis as { WebSocket?: WebSocketConstructor }).WebSocket;
-    const WebSocket = options.WebSocket ?? global;
-    if (WebSocket === undefined) {
-      throw new TypeError(
-        'connect: this runtime has no WebSocket. Node has one from version 22 on; before, pass { WebSocket } from the package "ws".',
-      );
-    }
+    this.#options = options;
     this.#connection = new Connection({
-      url: addressOf(options.url, fillPath(contract.path, options.params)),
       token: options.token,
-      WebSocket,
       onOpen: () => this.#opened(),
       onText: (text) => this.#receive(text),
       onDown: (code, refused) => this.#down(code, refused),
@@ -116,8 +111,31 @@ export class Client<C extends Contract> {
     });
   }
 
+  /**
+   * Connects; until then the client opens nothing and looks at no global, and what is called waits.
+   * @internal
+   */
+  start(): void {
+    const {
+      url,
+      params,
+      WebSocket = (globalThis as { WebSocket?: WebSocketConstructor }).WebSocket,
+    } = this.#options;
+    if (WebSocket === undefined) {
+      throw new TypeError(
+        'connect: this runtime has no WebSocket. Node has one from version 22 on; before, pass { WebSocket } from the package "ws".',
+      );
+    }
+    this.#connection.start(addressOf(url, fillPath(this.#contract.path, params)), WebSocket);
+  }
+
   get state(): ConnectionState {
     return this.#connection.state;
+  }
+
+  /** Once it is `closed`, why: 1000 by `close()`; 4401, 4403 and so on by the server. */
+  get closeCode(): number | undefined {
+    return this.#connection.closeCode;
   }
 
   /** Tells of each new state. @returns how to stop that. */
@@ -266,7 +284,6 @@ export class Client<C extends Contract> {
 
   #down(code: number, refused: boolean): void {
     const ended = this.#connection.state === "closed";
-    if (ended) this.#closedWith = code;
     const closed = (): RpcError => this.#closed();
     for (const [id, pending] of this.#pending) {
       if (!ended && !pending.sent) continue;
@@ -335,7 +352,7 @@ export class Client<C extends Contract> {
   }
 
   #closed(): RpcError {
-    return new RpcError("CLOSED", `The connection is closed (${this.#closedWith})`);
+    return new RpcError("CLOSED", `The connection is closed (${this.closeCode})`);
   }
 }
 
@@ -347,19 +364,28 @@ export class Client<C extends Contract> {
  * @throws TypeError for a URL that is none, a missing param, or a runtime without WebSocket.
  */
 export function connect<const C extends Contract>(contract: C, options: ConnectOptions<C>): Client<C> {
-  return new Client(contract, options);
+  const client = new Client(contract, options);
+  client.start();
+  return client;
 }
 
 function addressOf(url: string | URL, path: string): string {
-  if (!URL.canParse(String(url))) {
+  const text = String(url);
+  // Deno's `location` throws where there is none, so only those who need it look.
+  const base = text.startsWith("/") ? pageUrl() : undefined;
+  if (!URL.canParse(text, base) || !/^(ws|http)s?:$/.test(new URL(text, base).protocol)) {
     throw new TypeError(
-      `connect: "url" must be like "wss://chat.example.com", and is ${JSON.stringify(String(url))}.`,
+      `connect: "url" must be like "wss://chat.example.com", or in a page like "/", and is ${JSON.stringify(text)}.`,
     );
   }
-  const address = new URL(url);
+  const address = new URL(text, base);
   address.protocol = address.protocol.replace("http", "ws");
   address.pathname = `${address.pathname.replace(/\/$/, "")}${path}`;
   return address.href;
+}
+
+function pageUrl(): string | undefined {
+  return (globalThis as { location?: { href: string } }).location?.href;
 }
 
 /** A listener's error is its owner's: it goes where uncaught errors go, and disturbs nobody else. */

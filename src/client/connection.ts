@@ -24,9 +24,7 @@ export interface WebSocketLike {
 export type WebSocketConstructor = new (url: string, protocols: string[]) => WebSocketLike;
 
 export interface ConnectionOptions {
-  url: string;
   token: TokenSource | undefined;
-  WebSocket: WebSocketConstructor;
   /** It is open: everything that waits may go. */
   onOpen(): void;
   onText(text: string): void;
@@ -49,7 +47,10 @@ export const PING_ID = "$ping";
 
 export class Connection {
   state: ConnectionState = "connecting";
+  /** What it was closed with, once it is. */
+  closeCode: number | undefined;
   readonly #options: ConnectionOptions;
+  #target: { url: string; WebSocket: WebSocketConstructor } | undefined;
   #socket: WebSocketLike | undefined;
   #attempt = 0;
   #retry: ReturnType<typeof setTimeout> | undefined;
@@ -60,6 +61,12 @@ export class Connection {
 
   constructor(options: ConnectionOptions) {
     this.#options = options;
+  }
+
+  /** Dials, and goes on dialling until `close`. The first time counts. */
+  start(url: string, WebSocket: WebSocketConstructor): void {
+    if (this.#target !== undefined || this.state === "closed") return;
+    this.#target = { url, WebSocket };
     if (typeof addEventListener === "function") {
       addEventListener("online", this.#wake);
       if (typeof document === "object") document.addEventListener("visibilitychange", this.#wake);
@@ -92,7 +99,8 @@ export class Connection {
       return this.#again(DEAD);
     }
     if (this.state === "closed") return;
-    const socket = new this.#options.WebSocket(this.#options.url, protocols);
+    const { url, WebSocket } = this.#target!;
+    const socket = new WebSocket(url, protocols);
     this.#socket = socket;
     const giveUp = setTimeout(() => this.#lost(socket, DEAD), CONNECT_TIMEOUT_MS);
     socket.onopen = () => {
@@ -160,6 +168,7 @@ export class Connection {
       removeEventListener("online", this.#wake);
       if (typeof document === "object") document.removeEventListener("visibilitychange", this.#wake);
     }
+    this.closeCode = code;
     this.#enter("closed");
     this.#options.onDown(code, refused);
   }

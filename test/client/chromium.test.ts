@@ -59,7 +59,7 @@ testWith("chromium")(
       )) as typeof import("../../src/client/index.js");
       // The page needs no schemas: the server validates.
       const client = connect({ path: "/chat", methods: { count: { stream: {} as never } } } as const, {
-        url: location.origin,
+        url: "/", // where the page came from
         token: () => "tökén",
       });
       Object.assign(globalThis, { client, states: [] as string[], said: [] as string[] });

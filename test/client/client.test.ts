@@ -337,8 +337,15 @@ describe("the connection", () => {
     await using server = serve();
     using client = connect(chat, { url: server.url, token: "banned", ...inRoom });
     const states = new Events<ConnectionState>();
-    client.onState((state) => states.push(state));
+    const codes: (number | undefined)[] = [client.closeCode];
+    client.onState((state) => {
+      states.push(state);
+      codes.push(client.closeCode);
+    });
     await until(() => client.state === "closed", "the end");
+    // Whoever hears of the end can say why.
+    expect(codes.at(0)).toBeUndefined();
+    expect(codes.at(-1)).toBe(4403);
     expect(server.app.websocket.counters).toMatchObject({ refused: 1, opened: 0, closed: 0 });
     expect((await rejection(client.call("whoami"))).reason).toBe("CLOSED");
     expect(() => client.notify("typing", { on: true })).toThrow("closed");
@@ -367,7 +374,9 @@ describe("the connection", () => {
   });
 
   test("wrong options throw", () => {
-    expect(() => connect(chat, { url: "nonsense", ...inRoom })).toThrow("must be like");
+    // The second has a scheme, "localhost:"; the third needs a page.
+    for (const url of ["nonsense", "localhost:3000", "/"])
+      expect(() => connect(chat, { url, ...inRoom })).toThrow("must be like");
     expect(() => connect(chat, { url: "ws://localhost", params: {} as never })).toThrow(
       'needs the param "room"',
     );
