@@ -1,75 +1,82 @@
 // The chat demo: rooms by URL, who is there and what they say, live. Run it with `npm start`.
 
 import { type Harpia, harpia, HarpiaError } from "harpia";
+import { answer } from "./answer.js";
+import { chat, type Member, Name, ROOM } from "./contract.js";
 import page from "./index.html";
-import {
-  type ClientMessage,
-  type Member,
-  NAME_LENGTH,
-  ROOM,
-  type ServerMessage,
-  TEXT_LENGTH,
-} from "./protocol.js";
+
+/** Milliseconds in which a person has to wave back. */
+const WAVE_MS = 20_000;
+/** So many messages may be said in so many milliseconds. */
+const PACE = { messages: 5, per: 5_000 };
 
 export function startChat({ port }: { port: number }): { app: Harpia; port: number } {
   const app = harpia();
-  const rooms = new Map<string, Map<string, Member>>();
 
-  app.ws("/socket/:room", {
-    rateLimit: { messages: 10, per: 5_000 },
-    upgrade(_request, { params, url }) {
-      const name = new URL(url).searchParams.get("name")?.trim() ?? "";
-      if (!ROOM.test(params.room))
-        return new Response("A room is named by a-z, 0-9 and -.\n", { status: 400 });
-      if (name === "" || name.length > NAME_LENGTH) {
-        return new Response(`A name has 1 to ${NAME_LENGTH} characters.\n`, { status: 400 });
-      }
-      return { member: { id: crypto.randomUUID(), name } };
-    },
-    open(ws) {
-      const { member } = ws.data;
-      const members = rooms.get(ws.params.room) ?? new Map<string, Member>();
-      rooms.set(ws.params.room, members.set(member.id, member));
-      ws.send(encode({ type: "welcome", you: member, members: [...members.values()] }));
-      ws.subscribe(ws.params.room);
-      ws.publish(ws.params.room, encode({ type: "joined", member })); // to all but this one
-    },
-    message(ws, message) {
-      const text = textOf(message);
-      if (text === undefined) {
-        ws.send(encode({ type: "refused", reason: `Say something of 1 to ${TEXT_LENGTH} characters.` }));
-        return;
-      }
-      app.publish(ws.params.room, encode({ type: "said", from: ws.data.member, text, at: Date.now() })); // to all
-    },
-    close(ws) {
-      const { member } = ws.data;
-      const members = rooms.get(ws.params.room);
-      members?.delete(member.id);
-      if (members?.size === 0) rooms.delete(ws.params.room);
-      app.publish(ws.params.room, encode({ type: "left", member }));
-    },
-  });
+  const live = app
+    .channel(chat, {
+      // The name stands for a token here: everybody is who they say they are. A real app verifies one.
+      upgrade(_request, { params, token }) {
+        const name = Name.safeParse(token);
+        if (!name.success) return new Response("A name has 1 to 32 characters.\n", { status: 400 });
+        if (!ROOM.test(params.room))
+          return new Response("A room is named by a-z, 0-9 and -.\n", { status: 400 });
+        return { name: name.data, said: [] as number[] };
+      },
+      async open(ws) {
+        const members = inRoom(ws.params.room).map(memberOf);
+        await live.emit(ws, "welcome", { you: memberOf(ws), members });
+        for (const other of others(ws)) await live.emit(other, "joined", memberOf(ws));
+      },
+      async close(ws) {
+        for (const other of others(ws)) await live.emit(other, "left", memberOf(ws));
+      },
+    })
+    .implement({
+      methods: {
+        async say({ text }, { ws, error }) {
+          const at = Date.now();
+          const said = ws.data.said.filter((then) => then > at - PACE.per);
+          if (said.length >= PACE.messages)
+            throw error("SLOW_DOWN", { retryAfter: said[0]! + PACE.per - at });
+          ws.data.said = [...said, at];
+          const message = { from: memberOf(ws), text, at };
+          for (const each of inRoom(ws.params.room)) await live.emit(each, "said", message);
+          return { at };
+        },
+        async typing(_params, { ws }) {
+          for (const other of others(ws)) await live.emit(other, "typing", memberOf(ws));
+        },
+        async wave({ to }, { ws }) {
+          const other = others(ws).find(({ id }) => id === to);
+          if (!other) return "is not there";
+          try {
+            const back = await live.ask(other, "waved", { from: memberOf(ws) }, { timeout: WAVE_MS });
+            return back ? "waved back" : "did not wave back";
+          } catch {
+            return "is not there"; // gone, or looking elsewhere
+          }
+        },
+        ask: ({ question }, { ws, signal }) =>
+          answer(
+            question,
+            inRoom(ws.params.room).map(({ data }) => data.name),
+            signal,
+          ),
+      },
+    });
+
+  // A room is the connections that asked for it.
+  const inRoom = (room: string) => [...live.connections].filter(({ params }) => params.room === room);
+  const others = (ws: { id: string; params: { room: string } }) =>
+    inRoom(ws.params.room).filter(({ id }) => id !== ws.id);
 
   const server = app.listen({ port, routes: { "/": page, "/room/:room": page } });
   return { app, port: server.port! };
 }
 
-function encode(message: ServerMessage): string {
-  return JSON.stringify(message);
-}
-
-/** What somebody wants to say; `undefined` if the message is not one of ours. */
-function textOf(message: string | Buffer): string | undefined {
-  if (typeof message !== "string") return undefined;
-  try {
-    const { type, text } = JSON.parse(message) as Partial<ClientMessage>;
-    if (type !== "say" || typeof text !== "string") return undefined;
-    const said = text.trim();
-    return said === "" || said.length > TEXT_LENGTH ? undefined : said;
-  } catch {
-    return undefined;
-  }
+function memberOf({ id, data }: { id: string; data: { name: string } }): Member {
+  return { id, name: data.name };
 }
 
 if (import.meta.main) {

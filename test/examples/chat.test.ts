@@ -2,14 +2,20 @@
 
 import { expect, test } from "bun:test";
 import { join } from "node:path";
+import { connect, isContractError, type RpcError } from "harpia/client";
 import type { Browser, Page } from "playwright-core";
+import { chat as contract } from "../../examples/chat/contract.js";
 import { startChat } from "../../examples/chat/server.js";
 import { launchChromium } from "../support/chromium.js";
 import { testWith } from "../support/programs.js";
 
 const SERVER = join(import.meta.dir, "../../examples/chat/server.ts");
 
-const browserTest = testWith("chromium");
+/** Generous: the machine may be busy with other browsers. */
+const BROWSER_MS = 30_000;
+
+const browserTest = (name: string, run: () => Promise<void>): void =>
+  testWith("chromium")(name, run, BROWSER_MS);
 
 browserTest("two tabs see each other and what they say, live", async () => {
   await using started = chat();
@@ -60,32 +66,136 @@ browserTest(
     await using _again = chat(first.port);
     await ada.getByText("connected", { exact: true }).waitFor();
     expect(await ada.locator("#members li").count()).toBe(1);
+    await ada.getByText("Back again.").waitFor();
     await ada.getByRole("button", { name: "Send" }).click();
     await ada.getByText("still here", { exact: true }).waitFor();
   },
 );
 
-test("a message that is not the chat's own is refused, and the connection stays", async () => {
+browserTest("who types is seen, until it is said", async () => {
   await using started = chat();
-  const socket = new WebSocket(`ws://127.0.0.1:${started.port}/socket/tea?name=Ada`);
-  const messages: Record<string, unknown>[] = [];
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const bad = [
-    "not JSON",
-    "null",
-    '{"type":"say"}',
-    '{"type":"say","text":" "}',
-    '{"type":"shout","text":"a"}',
-  ];
-  socket.onopen = () => {
-    for (const message of [...bad, '{"type":"say","text":"fine"}']) socket.send(message);
-  };
-  socket.onmessage = ({ data }) => {
-    messages.push(JSON.parse(String(data)));
-    if (messages.at(-1)?.type === "said") resolve();
-  };
-  await promise;
-  expect(messages.map(({ type }) => type)).toEqual(["welcome", ...bad.map(() => "refused"), "said"]);
+  await using browser = await launchChromium();
+  const ada = await enter(browser, started.port, "Ada", "tea");
+  const bob = await enter(browser, started.port, "Bob", "tea");
+  await bob.getByLabel("Message", { exact: true }).pressSequentially("hi");
+  await ada.getByText("Bob is typing…").waitFor();
+  await bob.getByRole("button", { name: "Send" }).click();
+  await ada.getByText("hi", { exact: true }).waitFor();
+  expect(await ada.getByText("Bob is typing…").count()).toBe(0);
+});
+
+browserTest("a wave is asked of the other's page, and its answer comes back", async () => {
+  await using started = chat();
+  await using browser = await launchChromium();
+  const ada = await enter(browser, started.port, "Ada", "tea");
+  const bob = await enter(browser, started.port, "Bob", "tea");
+  await ada.getByRole("button", { name: "Wave at Bob" }).click();
+  await bob.getByRole("button", { name: "Wave back at Ada", exact: true }).click();
+  await ada.getByText("Bob waved back").waitFor();
+  expect(await bob.locator("#waves").innerText()).toBe("");
+
+  await bob.getByRole("button", { name: "Wave at Ada" }).click();
+  await ada.getByRole("button", { name: "Not now: do not wave back at Bob" }).click();
+  await bob.getByText("Ada did not wave back").waitFor();
+
+  await ada.getByRole("button", { name: "Wave at Bob" }).click();
+  await bob.getByText("Ada waves at you.").waitFor();
+  await bob.close();
+  await ada.getByText("Bob is not there").waitFor();
+});
+
+browserTest("an answer comes word by word, to whoever asked, and stops when told to", async () => {
+  await using started = chat();
+  await using browser = await launchChromium();
+  const ada = await enter(browser, started.port, "Ada", "tea");
+  const bob = await enter(browser, started.port, "Bob", "tea");
+  await ask(ada, "Who is here?");
+  await ada.getByText("Here now: Ada, Bob.").waitFor();
+  await ask(ada, "What is a harpia?");
+  await ada.getByText("A harpy eagle").waitFor();
+  await ada.getByRole("button", { name: "Stop the answer" }).click();
+  await ada.getByText("… (stopped)").waitFor();
+  expect(await ada.getByText("bear's claws").count()).toBe(0);
+  expect(await bob.locator("#log").innerText()).not.toContain("harp");
+});
+
+browserTest("who says too much is told how long to wait, and keeps what is typed", async () => {
+  await using started = chat();
+  await using browser = await launchChromium();
+  const ada = await enter(browser, started.port, "Ada", "tea");
+  const field = ada.getByLabel("Message", { exact: true });
+  for (let count = 1; count <= 5; count++) {
+    await field.fill(`number ${count}`);
+    await field.press("Enter");
+    await ada.locator("#log").getByText(`number ${count}`, { exact: true }).waitFor();
+  }
+  await field.fill("number 6");
+  await field.press("Enter");
+  await ada.getByRole("button", { name: /^Wait [1-5] s$/ }).waitFor();
+  expect(await field.inputValue()).toBe("number 6");
+  await ada.getByRole("button", { name: "Send" }).click(); // once it is that again
+  await ada.locator("#log").getByText("number 6", { exact: true }).waitFor();
+});
+
+browserTest("nothing is cut off on a narrow phone, and everything can be reached by keyboard", async () => {
+  await using started = chat();
+  await using browser = await launchChromium();
+  const ada = await enter(browser, started.port, "Ada", "tea");
+  await enter(browser, started.port, "W".repeat(32), "tea");
+  await ada.setViewportSize({ width: 320, height: 568 });
+  await ada.getByLabel("Message", { exact: true }).fill("w".repeat(500));
+  await ada.getByLabel("Message", { exact: true }).press("Enter");
+  await ada.locator("#log").getByText("w".repeat(500)).waitFor();
+  const cutOff = await ada.evaluate(() =>
+    [document.documentElement, ...document.querySelectorAll("button, #log, .body")]
+      .filter(({ scrollWidth, clientWidth }) => scrollWidth > clientWidth)
+      .map((element) => element.outerHTML.slice(0, 100)),
+  );
+  expect(cutOff).toEqual([]);
+
+  const reached: string[] = [];
+  await ada.getByRole("button", { name: "Leave" }).focus();
+  for (let count = 0; count < 4; count++) {
+    await ada.keyboard.press("Tab");
+    reached.push(await ada.evaluate(() => document.activeElement!.ariaLabel ?? document.activeElement!.id));
+  }
+  expect(reached).toEqual([`Wave at ${"W".repeat(32)}`, "Messages", "text", "send"]);
+});
+
+test("what is not the chat's own is refused, and the connection stays", async () => {
+  await using started = chat();
+  using ada = connect(contract, {
+    url: `ws://127.0.0.1:${started.port}`,
+    params: { room: "tea" },
+    token: "Ada",
+  });
+  for (const text of ["", "   ", "x".repeat(2_001), 5 as unknown as string]) {
+    const error = await ada.call("say", { text }).catch((error: unknown) => error);
+    expect([text, (error as RpcError).reason]).toEqual([text, "INVALID_PARAMS"]);
+  }
+  expect(await ada.call("wave", { to: "nobody" })).toBe("is not there");
+  const said = new Promise((resolve) => ada.on("said", ({ text }) => resolve(text)));
+  await ada.call("say", { text: " fine " });
+  expect(await said).toBe("fine");
+});
+
+test("a sixth message within five seconds is refused with how long to wait", async () => {
+  await using started = chat();
+  using ada = connect(contract, {
+    url: `ws://127.0.0.1:${started.port}`,
+    params: { room: "tea" },
+    token: "Ada",
+  });
+  const said: string[] = [];
+  ada.on("said", ({ text }) => said.push(text));
+  const all = ["1", "2", "3", "4", "5", "6"].map((text) => ada.call("say", { text }));
+  const results = await Promise.allSettled(all);
+  expect(results.map(({ status }) => status)).toEqual([...Array(5).fill("fulfilled"), "rejected"]);
+  const { reason } = results[5] as PromiseRejectedResult;
+  if (!isContractError(reason, contract, "say", "SLOW_DOWN")) throw reason;
+  expect(reason.data.retryAfter).toBeGreaterThan(0);
+  expect(reason.data.retryAfter).toBeLessThanOrEqual(5_000);
+  expect(said).toEqual(["1", "2", "3", "4", "5"]);
 });
 
 test("a name or a room that is none is refused before there is a socket", async () => {
@@ -97,10 +207,10 @@ test("a name or a room that is none is refused before there is a socket", async 
     "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
   };
   for (const path of [
-    "/socket/tea",
-    "/socket/tea?name=%20",
-    `/socket/tea?name=${"a".repeat(33)}`,
-    "/socket/T%20?name=Ada",
+    "/chat/tea",
+    "/chat/tea?token=%20",
+    `/chat/tea?token=${"a".repeat(33)}`,
+    "/chat/T%20?token=Ada",
   ]) {
     const response = await fetch(`http://127.0.0.1:${started.port}${path}`, { headers: upgrade });
     expect([path, response.status]).toEqual([path, 400]);
@@ -143,6 +253,11 @@ async function enter(browser: Browser, port: number, name: string, room: string)
   await page.getByText("connected", { exact: true }).waitFor();
   expect(new URL(page.url()).pathname).toBe(`/room/${room}`);
   return page;
+}
+
+async function ask(page: Page, question: string): Promise<void> {
+  await page.getByLabel("Message", { exact: true }).fill(question);
+  await page.getByRole("button", { name: "Ask harpia" }).click();
 }
 
 function run(env: Record<string, string>) {
