@@ -17,17 +17,15 @@ import type {
   ValueOut,
 } from "../contract/contract.js";
 import {
-  classify,
-  encodeCall,
   encodeError,
   encodeNotification,
   encodeResult,
-  type Frame,
+  type ErrorObject,
   type Id,
   RPC_CODES,
 } from "../contract/frames.js";
 import { fillPath, type PathParams } from "../contract/path.js";
-import { RpcError } from "../contract/rpc-error.js";
+import { type CallOptions, Calls } from "./calls.js";
 import {
   Connection,
   type ConnectionState,
@@ -36,14 +34,11 @@ import {
 } from "./connection.js";
 import { StreamReader } from "./stream.js";
 
-const DEFAULT_TIMEOUT_MS = 10_000;
-const MOST_WAITING = 1_000;
-
 /** What `connect` takes. */
 export interface ConnectOptionsBase {
   /**
    * Where the server is: `wss://chat.example.com`. `http:` and `https:` will do too, and in a page `/`: where the page
-   * came from. The contract has the path.
+   * came from. A path before the contract's own and a query are kept.
    */
   url: string | URL;
   /** A token, or a function that gets one; asked for each connection, and once more when the server says 4401. */
@@ -57,13 +52,6 @@ export interface ConnectOptionsBase {
 export type ConnectOptions<C extends Contract> = ConnectOptionsBase &
   (keyof PathParams<C["path"]> extends never ? { params?: undefined } : { params: PathParams<C["path"]> });
 
-export interface CallOptions {
-  /** Cancels the call: it rejects with the signal's reason, and the server's `signal` fires. */
-  signal?: AbortSignal;
-  /** Milliseconds; default that of `connect`. */
-  timeout?: number;
-}
-
 type CallArguments<P> = undefined extends P
   ? [params?: P, options?: CallOptions]
   : [params: P, options?: CallOptions];
@@ -71,44 +59,29 @@ type StreamArguments<P> = undefined extends P
   ? [params?: P, options?: Pick<CallOptions, "signal">]
   : [params: P, options?: Pick<CallOptions, "signal">];
 
-interface Pending {
-  text: string;
-  /** Whether it has left: then it may have run. */
-  sent: boolean;
-  mayRepeat: boolean;
-  resolve(result: unknown): void;
-  reject(error: unknown): void;
-  /** For a stream: takes its values. */
-  next?: (value: unknown) => void;
-}
-
 /** A client of a channel. Made by {@link connect}. */
 export class Client<C extends Contract> {
   readonly #contract: C;
   readonly #options: ConnectOptionsBase & { params?: Record<string, string> | undefined };
   readonly #connection: Connection;
-  readonly #timeout: number;
-  readonly #pending = new Map<Id, Pending>();
+  readonly #calls: Calls;
   readonly #listeners = new Map<string, Set<(params: never) => unknown>>();
   readonly #answers = new Map<string, (params: never) => unknown>();
   readonly #stateListeners = new Set<(state: ConnectionState) => void>();
-  #notifications: string[] = [];
-  #lastId = 0;
 
   /** @internal */
   constructor(contract: C, options: ConnectOptionsBase & { params?: Record<string, string> | undefined }) {
     this.#contract = contract;
-    this.#timeout = options.timeout ?? DEFAULT_TIMEOUT_MS;
     this.#options = options;
     this.#connection = new Connection({
       token: options.token,
-      onOpen: () => this.#opened(),
+      onSocket: () => this.#calls.leave(),
+      onOpen: () => this.#calls.arrived(),
       onText: (text) => this.#receive(text),
-      onDown: (code, refused) => this.#down(code, refused),
-      onState: (state) => {
-        for (const listener of this.#stateListeners) safely(() => listener(state));
-      },
+      onDown: (code, refused) => this.#calls.down(code, refused),
+      onState: (state) => tell(this.#stateListeners, state),
     });
+    this.#calls = new Calls(this.#connection, options.timeout);
   }
 
   /**
@@ -123,10 +96,10 @@ export class Client<C extends Contract> {
     } = this.#options;
     if (WebSocket === undefined) {
       throw new TypeError(
-        'connect: this runtime has no WebSocket. Node has one from version 22 on; before, pass { WebSocket } from the package "ws".',
+        'connect: this runtime has no WebSocket. Node has one from 22 on; before, pass { WebSocket } of the package "ws".',
       );
     }
-    this.#connection.start(addressOf(url, fillPath(this.#contract.path, params)), WebSocket);
+    this.#connection.start(addressOf(url, this.#contract.path, params), WebSocket);
   }
 
   get state(): ConnectionState {
@@ -153,8 +126,9 @@ export class Client<C extends Contract> {
     method: Name,
     ...[params, options = {}]: CallArguments<ParamsIn<Methods<C>[Name]>>
   ): Promise<ResultOut<Methods<C>[Name]>> {
+    const mayRepeat = this.#contract.methods?.[method]?.idempotent === true;
     // The server validates; what comes back is of the contract's type because the server says so.
-    return this.#request(method, params, options) as Promise<ResultOut<Methods<C>[Name]>>;
+    return this.#calls.request(method, params, options, mayRepeat) as Promise<ResultOut<Methods<C>[Name]>>;
   }
 
   /** Sends a call and forgets it: nobody learns whether it worked. */
@@ -162,13 +136,7 @@ export class Client<C extends Contract> {
     method: Name,
     ...[params]: ParamsArgument<ParamsIn<Methods<C>[Name]>>
   ): void {
-    this.#refuseClosed();
-    const text = encodeNotification(method, params);
-    if (this.#connection.send(text)) return;
-    if (this.#notifications.length >= MOST_WAITING) {
-      throw new RpcError("UNAVAILABLE", `${MOST_WAITING} notifications wait for the connection already`);
-    }
-    this.#notifications.push(text);
+    this.#calls.notify(method, params);
   }
 
   /**
@@ -179,15 +147,14 @@ export class Client<C extends Contract> {
     method: Name,
     ...[params, options = {}]: StreamArguments<ParamsIn<Methods<C>[Name]>>
   ): AsyncIterableIterator<ValueOut<Methods<C>[Name]>> {
-    const reader = new StreamReader<ValueOut<Methods<C>[Name]>>({
-      start: (next) => {
-        const { promise, id } = this.#begin(method, params, { next: next as (value: unknown) => void });
-        return { ended: promise, id };
-      },
-      cancel: (id) => this.#cancel(id),
+    return new StreamReader<ValueOut<Methods<C>[Name]>>({
+      // As with `call`: the server has validated the values.
+      start: (next) => this.#calls.begin(method, params, { next: next as (value: unknown) => void }),
+      cancel: (id) => this.#calls.cancel(id),
+      hold: (id, held) =>
+        void this.#connection.send(encodeNotification(held ? "$/pause" : "$/resume", { id })),
       signal: options.signal,
     });
-    return reader;
   }
 
   /** Hears an event. @returns how to stop that. */
@@ -213,92 +180,26 @@ export class Client<C extends Contract> {
 
   /** Gives the server a new token for the living connection. */
   async refresh(token: string): Promise<void> {
-    await this.#request("$/refresh", { token }, {});
+    await this.#calls.request("$/refresh", { token }, {});
   }
 
-  /** Ends the connection for good; what is open rejects with `CLOSED`. */
+  /**
+   * Ends the connection for good. What waits rejects with `CLOSED`, what had left with `CONNECTION_LOST`.
+   * @param code 1000, or 3000 to 4999, as in browsers (https://websockets.spec.whatwg.org/#dom-websocket-close).
+   * @param reason At most 123 bytes.
+   * @throws RangeError for another code, or a longer reason.
+   */
   close(code: number = 1000, reason: string = ""): void {
+    if ((code !== 1000 && !(code >= 3000 && code < 5000)) || new TextEncoder().encode(reason).length > 123) {
+      throw new RangeError(
+        `close(${code}, …): a code is 1000 or 3000 to 4999, a reason has at most 123 bytes`,
+      );
+    }
     this.#connection.close(code, reason);
   }
 
   [Symbol.dispose](): void {
     this.close();
-  }
-
-  #request(
-    method: string,
-    params: unknown,
-    { signal, timeout = this.#timeout }: CallOptions,
-  ): Promise<unknown> {
-    if (signal?.aborted) return Promise.reject(signal.reason);
-    const { promise, id } = this.#begin(method, params, {});
-    const fail = (error: unknown): void => {
-      const pending = this.#pending.get(id);
-      this.#cancel(id);
-      pending?.reject(error);
-    };
-    const timer = setTimeout(
-      () => fail(new RpcError("TIMEOUT", `${method} was not answered within ${timeout} ms`)),
-      timeout,
-    );
-    const abort = (): void => fail(signal!.reason);
-    signal?.addEventListener("abort", abort, { once: true });
-    return promise.finally(() => {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", abort);
-    });
-  }
-
-  #begin(
-    method: string,
-    params: unknown,
-    { next }: Pick<Pending, "next">,
-  ): { promise: Promise<unknown>; id: number } {
-    const { promise, resolve, reject } = Promise.withResolvers<unknown>();
-    const id = ++this.#lastId;
-    if (this.#connection.state === "closed") {
-      reject(this.#closed());
-      return { promise, id };
-    }
-    const text = encodeCall(id, method, params);
-    const mayRepeat = this.#contract.methods?.[method]?.idempotent === true && next === undefined;
-    const pending: Pending = { text, sent: false, mayRepeat, resolve, reject };
-    if (next) pending.next = next;
-    this.#pending.set(id, pending);
-    pending.sent = this.#connection.send(text);
-    return { promise, id };
-  }
-
-  #cancel(id: number): void {
-    const pending = this.#pending.get(id);
-    this.#pending.delete(id);
-    if (pending?.sent) this.#connection.send(encodeNotification("$/cancel", { id }));
-  }
-
-  #opened(): void {
-    for (const pending of this.#pending.values()) {
-      if (!pending.sent) pending.sent = this.#connection.send(pending.text);
-    }
-    for (const text of this.#notifications.splice(0)) this.#connection.send(text);
-  }
-
-  #down(code: number, refused: boolean): void {
-    const ended = this.#connection.state === "closed";
-    const closed = (): RpcError => this.#closed();
-    for (const [id, pending] of this.#pending) {
-      if (!ended && !pending.sent) continue;
-      // What broke the connection would break it again.
-      const repeats = refused || (pending.mayRepeat && ![1002, 1003, 1007, 1009].includes(code));
-      if (!ended && repeats) pending.sent = false;
-      else {
-        this.#pending.delete(id);
-        const lost = new RpcError(
-          "CONNECTION_LOST",
-          `The connection broke (${code}) before an answer came; the call may have run`,
-        );
-        pending.reject(ended && (refused || !pending.sent) ? closed() : lost);
-      }
-    }
   }
 
   #receive(text: string): void {
@@ -308,52 +209,46 @@ export class Client<C extends Contract> {
     } catch {
       return; // a server of harpia's sends none such
     }
-    for (const frame of Array.isArray(parsed) ? parsed.map(classify) : [classify(parsed)])
-      this.#handle(frame);
+    for (const frame of Array.isArray(parsed) ? parsed : [parsed]) this.#handle((frame ?? {}) as Received);
   }
 
-  #handle(frame: Frame): void {
-    if (frame.kind === "answer") {
-      const pending = this.#pending.get(frame.id);
-      this.#pending.delete(frame.id);
-      if (frame.error) pending?.reject(RpcError.from(frame.error));
-      else pending?.resolve(frame.result ?? undefined);
-    } else if (frame.kind === "notification") {
-      if (frame.method === "$/next") {
-        const { id, value } = frame.params as { id: Id; value: unknown };
-        this.#pending.get(id)?.next?.(value);
-      }
-      for (const listener of this.#listeners.get(frame.method) ?? [])
-        safely(() => listener(frame.params as never));
-    } else if (frame.kind === "call") void this.#asked(frame);
+  #handle({ id, method, params, result, error }: Received): void {
+    if (method === undefined) return this.#calls.answered(id ?? null, result, error);
+    if (id !== undefined) return void this.#asked(id, method, params);
+    if (method === "$/next") {
+      const { id, value } = (params ?? {}) as { id: Id; value: unknown };
+      return this.#calls.value(id, value);
+    }
+    tell(this.#listeners.get(method) ?? [], params as never);
   }
 
-  async #asked({ id, method, params }: Extract<Frame, { kind: "call" }>): Promise<void> {
+  async #asked(id: Id, method: string, params: unknown): Promise<void> {
+    const { socketNumber } = this.#connection;
+    const answer = (text: string): void => {
+      // On another connection this id is another question's.
+      if (socketNumber === this.#connection.socketNumber) this.#connection.send(text);
+    };
     const handler = this.#answers.get(method);
     if (handler === undefined) {
       const message = `Nobody answers ${method} here`;
-      this.#connection.send(encodeError(id, { code: RPC_CODES.METHOD_NOT_FOUND, message }));
-      return;
+      return answer(encodeError(id, { code: RPC_CODES.METHOD_NOT_FOUND, message }));
     }
     try {
-      this.#connection.send(encodeResult(id, await handler(params as never)));
+      answer(encodeResult(id, await handler(params as never)));
     } catch (error) {
-      this.#connection.send(
-        encodeError(id, { code: RPC_CODES.INTERNAL, message: "The client failed to answer" }),
-      );
-      safely(() => {
-        throw error;
-      });
+      answer(encodeError(id, { code: RPC_CODES.INTERNAL, message: "The client failed to answer" }));
+      report(error);
     }
   }
+}
 
-  #refuseClosed(): void {
-    if (this.#connection.state === "closed") throw this.#closed();
-  }
-
-  #closed(): RpcError {
-    return new RpcError("CLOSED", `The connection is closed (${this.closeCode})`);
-  }
+/** A frame of the server, which is taken to be one: what it is shows in what it has. */
+interface Received {
+  id?: Id;
+  method?: string;
+  params?: unknown;
+  result?: unknown;
+  error?: ErrorObject;
 }
 
 /**
@@ -369,32 +264,39 @@ export function connect<const C extends Contract>(contract: C, options: ConnectO
   return client;
 }
 
-function addressOf(url: string | URL, path: string): string {
-  const text = String(url);
-  // Deno's `location` throws where there is none, so only those who need it look.
-  const base = text.startsWith("/") ? pageUrl() : undefined;
-  if (!URL.canParse(text, base) || !/^(ws|http)s?:$/.test(new URL(text, base).protocol)) {
+function addressOf(url: string | URL, path: string, params: Record<string, string> = {}): string {
+  // A URL swallows them, however they are encoded: the connection would be another one.
+  const dots = Object.entries(params).find(([, value]) => value === "." || value === "..");
+  if (dots) throw new TypeError(`connect: the param "${dots[0]}" cannot be "${dots[1]}"`);
+  let address: URL | undefined;
+  try {
+    // Deno's `location` throws where there is none, so only those who need it look.
+    address = new URL(url, String(url).startsWith("/") ? globalThis.location.href : undefined);
+    address.protocol = address.protocol.replace("http", "ws");
+  } catch {}
+  if (!/^wss?:/.test(address?.protocol ?? "")) {
     throw new TypeError(
-      `connect: "url" must be like "wss://chat.example.com", or in a page like "/", and is ${JSON.stringify(text)}.`,
+      `connect: "url" must be like "wss://chat.example.com", or in a page like "/", and is ${JSON.stringify(String(url))}.`,
     );
   }
-  const address = new URL(text, base);
-  address.protocol = address.protocol.replace("http", "ws");
-  address.pathname = `${address.pathname.replace(/\/$/, "")}${path}`;
-  return address.href;
-}
-
-function pageUrl(): string | undefined {
-  return (globalThis as { location?: { href: string } }).location?.href;
+  address!.pathname = address!.pathname.replace(/\/$/, "") + fillPath(path, params);
+  address!.hash = "";
+  return address!.href;
 }
 
 /** A listener's error is its owner's: it goes where uncaught errors go, and disturbs nobody else. */
-function safely(act: () => unknown): void {
-  try {
-    act();
-  } catch (error) {
-    queueMicrotask(() => {
-      throw error;
-    });
+function tell<T>(listeners: Iterable<(what: T) => unknown>, what: T): void {
+  for (const listener of Array.from(listeners)) {
+    try {
+      listener(what);
+    } catch (error) {
+      report(error);
+    }
   }
+}
+
+function report(error: unknown): void {
+  queueMicrotask(() => {
+    throw error;
+  });
 }

@@ -4,11 +4,12 @@
 import { encodeCall, REFUSED, SUBPROTOCOL } from "../contract/frames.js";
 import { backoff, verdict } from "./backoff.js";
 
-/** `closed` is the end; all others lead to `open` sooner or later. */
+/** `open`: the server has said something. `closed` is the end; all others lead to `open` sooner or later. */
 export type ConnectionState = "connecting" | "open" | "reconnecting" | "closed";
 
-/** A token, or where to get one; asked anew for each connection. */
-export type TokenSource = string | (() => string | undefined | Promise<string | undefined>);
+/** A token, or where to get one; asked anew for each connection. None (`undefined`, `null`, `""`) connects without. */
+export type TokenSource =
+  string | null | (() => string | null | undefined | Promise<string | null | undefined>);
 
 /** The part of the standard WebSocket that is used: a browser's, Bun's, Deno's, Node's from 22 on, or the one of `ws`. */
 export interface WebSocketLike {
@@ -25,10 +26,12 @@ export type WebSocketConstructor = new (url: string, protocols: string[]) => Web
 
 export interface ConnectionOptions {
   token: TokenSource | undefined;
-  /** It is open: everything that waits may go. */
+  /** There is a socket: everything that waits may go, but may turn out to have been refused. */
+  onSocket(): void;
+  /** The server has said something on this socket: it reads what it is sent. */
   onOpen(): void;
   onText(text: string): void;
-  /** It was open, and is not any more. `refused`: nothing that was sent has been read. */
+  /** It is no more. `refused`: nothing that was sent on it has been read. */
   onDown(code: number, refused: boolean): void;
   onState(state: ConnectionState): void;
 }
@@ -37,27 +40,33 @@ const CONNECT_TIMEOUT_MS = 15_000;
 const STABLE_MS = 60_000;
 const SILENCE_MS = 25_000;
 const PONG_MS = 10_000;
-const LONGER = 4;
+
+const OPEN = 1;
 
 /** A dead server, found by silence; no code of the wire. */
 const DEAD = 1006;
 
-/** The id of our pings; calls have numbers. */
-export const PING_ID = "$ping";
+/** Its id is no number, so that it is no call's. */
+const PING = encodeCall("$ping", "$/ping", undefined);
 
 export class Connection {
   state: ConnectionState = "connecting";
   /** What it was closed with, once it is. */
   closeCode: number | undefined;
+  /** Counts sockets: what was asked on one must not be answered on another. */
+  socketNumber = 0;
+  /** Why there is no connection, where it is not the network: what `token` or the constructor threw. */
+  problem: unknown;
   readonly #options: ConnectionOptions;
   #target: { url: string; WebSocket: WebSocketConstructor } | undefined;
   #socket: WebSocketLike | undefined;
   #attempt = 0;
-  #retry: ReturnType<typeof setTimeout> | undefined;
-  #stable: ReturnType<typeof setTimeout> | undefined;
-  #silence: ReturnType<typeof setTimeout> | undefined;
+  #openedAt = 0;
+  #heardAt = 0;
   #hadNewToken = false;
-  readonly #wake = (): void => this.#wakeUp();
+  /** One at a time: for a socket, for a word of the server, or for the next attempt. */
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #waits = false;
 
   constructor(options: ConnectionOptions) {
     this.#options = options;
@@ -67,17 +76,16 @@ export class Connection {
   start(url: string, WebSocket: WebSocketConstructor): void {
     if (this.#target !== undefined || this.state === "closed") return;
     this.#target = { url, WebSocket };
-    if (typeof addEventListener === "function") {
-      addEventListener("online", this.#wake);
-      if (typeof document === "object") document.addEventListener("visibilitychange", this.#wake);
-    }
+    // Browsers have both, their workers the first, other runtimes neither.
+    globalThis.addEventListener?.("online", this.#wake);
+    globalThis.document?.addEventListener("visibilitychange", this.#wake);
     void this.#dial();
   }
 
-  /** Sends, if it is open. @returns whether it did. */
+  /** Sends, if there is a socket. @returns whether it did. */
   send(text: string): boolean {
-    if (this.state !== "open") return false;
-    this.#socket!.send(text);
+    if (this.#socket?.readyState !== OPEN) return false;
+    this.#socket.send(text);
     return true;
   }
 
@@ -89,85 +97,82 @@ export class Connection {
   }
 
   async #dial(): Promise<void> {
-    let protocols: string[];
-    try {
-      const { token } = this.#options;
-      const value = typeof token === "function" ? await token() : token;
-      protocols = value === undefined ? [SUBPROTOCOL] : [SUBPROTOCOL, `bearer.${base64url(value)}`];
-    } catch {
-      // The network is down for the token as well, as a rule.
-      return this.#again(DEAD);
-    }
-    if (this.state === "closed") return;
+    const number = ++this.socketNumber;
+    const isOver = (): boolean => number !== this.socketNumber;
+    this.#wait(CONNECT_TIMEOUT_MS, () => {
+      if (!this.#socket) this.problem = new Error("token() has not settled");
+      this.#lost(DEAD);
+    });
     const { url, WebSocket } = this.#target!;
-    const socket = new WebSocket(url, protocols);
-    this.#socket = socket;
-    const giveUp = setTimeout(() => this.#lost(socket, DEAD), CONNECT_TIMEOUT_MS);
+    const { token } = this.#options;
+    const protocols = [SUBPROTOCOL];
+    try {
+      const value = typeof token === "function" ? await token() : token;
+      if (value) protocols.push(`bearer.${base64url(value)}`);
+      if (!isOver()) this.problem = undefined;
+    } catch (error) {
+      if (isOver()) return;
+      this.problem = error;
+      // The network is down for the token as well, as a rule.
+      return this.#lost(DEAD);
+    }
+    if (isOver()) return;
+    try {
+      this.#socket = new WebSocket(url, protocols);
+    } catch (error) {
+      // A page that may not connect there, an address that is none: nothing will be better the next time.
+      this.problem = error;
+      this.#drop();
+      return this.#end(DEAD);
+    }
+    const socket = this.#socket;
     socket.onopen = () => {
-      if (socket !== this.#socket) return;
-      clearTimeout(giveUp);
-      // A refusal comes as an open and a close right behind it: see the protocol. So this is no success yet.
-      this.#stable = setTimeout(() => (this.#attempt = 0), STABLE_MS);
-      this.#heard();
-      this.#enter("open");
-      this.#options.onOpen();
+      if (isOver()) return;
+      // A refusal comes as an open and a close right behind it (docs/protocol.md), so this is no success yet: an
+      // answer is.
+      this.#ping(CONNECT_TIMEOUT_MS);
+      this.#options.onSocket();
     };
     socket.onmessage = ({ data }: { data: unknown }) => {
-      if (socket !== this.#socket) return;
-      this.#hadNewToken = false;
-      this.#heard();
-      this.#options.onText(String(data));
+      if (isOver()) return;
+      this.#heardAt = performance.now();
+      if (this.state !== "open") this.#opened();
+      if (!isOver()) this.#options.onText(String(data));
     };
     socket.onclose = ({ code, reason }: { code: number; reason: string }) => {
-      clearTimeout(giveUp);
-      this.#lost(socket, code, reason === REFUSED);
+      if (!isOver()) this.#lost(code, reason === REFUSED);
     };
     socket.onerror = () => {}; // `close` follows
   }
 
-  #lost(socket: WebSocketLike, code: number, refused = false): void {
-    if (socket !== this.#socket) return;
+  #opened(): void {
+    this.#hadNewToken = false;
+    this.#openedAt = this.#heardAt;
+    this.#wait(SILENCE_MS, () => this.#watch());
+    this.#enter("open");
+    this.#options.onOpen();
+  }
+
+  #lost(code: number, refused = false): void {
     this.#drop()?.close();
-    const wasOpen = this.state === "open";
-    const what = verdict(code);
-    if (
-      what === "end" ||
-      (what === "new token" && (this.#hadNewToken || typeof this.#options.token !== "function"))
-    ) {
-      return this.#end(code, refused);
+    if (this.state === "open" && performance.now() - this.#openedAt >= STABLE_MS) this.#attempt = 0;
+    const next = verdict(code);
+    const canRenew = typeof this.#options.token === "function" && !this.#hadNewToken;
+    if (next === "end" || (next === "new token" && !canRenew)) return this.#end(code, refused);
+    this.#enter("reconnecting");
+    this.#options.onDown(code, refused);
+    if (this.state === "closed") return; // by a listener
+    if (next === "new token") {
+      this.#hadNewToken = true;
+      return void this.#dial();
     }
-    this.#enter("reconnecting");
-    if (wasOpen) this.#options.onDown(code, refused);
-    if (what === "again") return this.#again(code);
-    this.#hadNewToken = true;
-    void this.#dial();
-  }
-
-  #again(code: number): void {
-    if (this.state === "closed") return;
-    this.#enter("reconnecting");
-    const wait = backoff(this.#attempt++, code) * (code >= 4400 ? LONGER : 1);
-    this.#retry = setTimeout(() => {
-      this.#retry = undefined;
-      void this.#dial();
-    }, wait);
-  }
-
-  /** Lets go of the socket, so that whatever it says later is not heard. */
-  #drop(): WebSocketLike | undefined {
-    const socket = this.#socket;
-    this.#socket = undefined;
-    clearTimeout(this.#retry);
-    clearTimeout(this.#stable);
-    clearTimeout(this.#silence);
-    return socket;
+    this.#wait(backoff(this.#attempt++, code), () => void this.#dial());
+    this.#waits = true;
   }
 
   #end(code: number, refused = false): void {
-    if (typeof removeEventListener === "function") {
-      removeEventListener("online", this.#wake);
-      if (typeof document === "object") document.removeEventListener("visibilitychange", this.#wake);
-    }
+    globalThis.removeEventListener?.("online", this.#wake);
+    globalThis.document?.removeEventListener("visibilitychange", this.#wake);
     this.closeCode = code;
     this.#enter("closed");
     this.#options.onDown(code, refused);
@@ -179,27 +184,46 @@ export class Connection {
     this.#options.onState(state);
   }
 
-  /** Back online, or looked at again: no reason to wait any longer. */
-  #wakeUp(): void {
-    if (this.#retry === undefined || (typeof document === "object" && document.visibilityState === "hidden"))
-      return;
-    clearTimeout(this.#retry);
-    this.#retry = undefined;
-    void this.#dial();
+  /** Lets go of the socket, so that whatever it says later is not heard. */
+  #drop(): WebSocketLike | undefined {
+    const socket = this.#socket;
+    this.#socket = undefined;
+    this.socketNumber++;
+    clearTimeout(this.#timer);
+    this.#waits = false;
+    return socket;
   }
 
+  #wait(ms: number, then: () => void): void {
+    clearTimeout(this.#timer);
+    this.#waits = false;
+    this.#timer = setTimeout(then, ms);
+  }
+
+  /** Back online, or looked at again: no reason to wait any longer, and every reason to doubt an old socket. */
+  readonly #wake = ({ type }: { type: string }): void => {
+    if (type !== "online" && document.visibilityState === "hidden") return;
+    if (this.#waits) void this.#dial();
+    else if (this.state === "open") this.#ping(PONG_MS);
+  };
+
   /** A browser cannot ping: after a while of silence we ask, and without an answer the server is dead. */
-  #heard(): void {
-    clearTimeout(this.#silence);
-    const socket = this.#socket!;
-    this.#silence = setTimeout(() => {
-      this.send(encodeCall(PING_ID, "$/ping", undefined));
-      this.#silence = setTimeout(() => this.#lost(socket, DEAD), PONG_MS);
-    }, SILENCE_MS);
+  #watch(): void {
+    const left = this.#heardAt + SILENCE_MS - performance.now();
+    if (left > 0) this.#wait(left, () => this.#watch());
+    else this.#ping(PONG_MS);
+  }
+
+  #ping(ms: number): void {
+    const asked = performance.now();
+    this.send(PING);
+    this.#wait(ms, () => (this.#heardAt < asked ? this.#lost(DEAD) : this.#watch()));
   }
 }
 
-function base64url(text: string): string {
-  const binary = String.fromCharCode(...new TextEncoder().encode(text));
+/** @throws TypeError for what is no string. */
+function base64url(token: string): string {
+  if (typeof token !== "string") throw new TypeError(`token must be a string, and is ${String(token)}`);
+  const binary = String.fromCharCode(...new TextEncoder().encode(token));
   return btoa(binary).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }

@@ -1,5 +1,6 @@
 // harpia/client: runs in browsers, Bun, Deno and Node.
 
 export { isContractError, RpcError, type RpcReason } from "../contract/rpc-error.js";
-export { type CallOptions, Client, connect, type ConnectOptions } from "./client.js";
+export type { CallOptions } from "./calls.js";
+export { Client, connect, type ConnectOptions } from "./client.js";
 export type { ConnectionState, TokenSource, WebSocketConstructor, WebSocketLike } from "./connection.js";

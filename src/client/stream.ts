@@ -1,18 +1,29 @@
-// The reader of one stream: values come when they come, and are handed out one by one.
+// The reader of one stream: values come when they come, and are handed out one by one. Too many that nobody has read
+// hold the server back.
+
+/** More unread values than this ask the server to pause; fewer than `RESUME_BELOW` let it go on. */
+const PAUSE_ABOVE = 64;
+const RESUME_BELOW = 16;
 
 interface Source<T> {
   /** Starts the call. `ended` settles with the stream's end. */
   start(next: (value: T) => void): { id: number; ended: Promise<unknown> };
   cancel(id: number): void;
+  hold(id: number, held: boolean): void;
   signal: AbortSignal | undefined;
+}
+
+interface End {
+  error?: unknown;
 }
 
 export class StreamReader<T> implements AsyncIterableIterator<T> {
   readonly #source: Source<T>;
   #id: number | undefined;
   #values: T[] = [];
-  #end: { error?: unknown } | undefined;
-  #wake = Promise.withResolvers<void>();
+  #held = false;
+  #end: End | undefined;
+  #waking: (() => void)[] = [];
 
   constructor(source: Source<T>) {
     this.#source = source;
@@ -24,8 +35,14 @@ export class StreamReader<T> implements AsyncIterableIterator<T> {
 
   async next(): Promise<IteratorResult<T, undefined>> {
     this.#begin();
-    while (this.#values.length === 0 && this.#end === undefined) await this.#wake.promise;
-    if (this.#values.length > 0) return { done: false, value: this.#values.shift()! };
+    while (this.#values.length === 0 && this.#end === undefined) {
+      await new Promise<void>((resolve) => this.#waking.push(resolve));
+    }
+    if (this.#values.length > 0) {
+      const value = this.#values.shift()!;
+      if (this.#held && this.#values.length < RESUME_BELOW) this.#hold(false);
+      return { done: false, value };
+    }
     const end = this.#end!;
     if (!("error" in end)) return { done: true, value: undefined };
     this.#end = {};
@@ -42,34 +59,40 @@ export class StreamReader<T> implements AsyncIterableIterator<T> {
     if (this.#id !== undefined || this.#end !== undefined) return;
     const { signal } = this.#source;
     if (signal?.aborted) return void (this.#end = { error: signal.reason });
-    const abort = (): void => this.#stop({ error: signal!.reason });
-    signal?.addEventListener("abort", abort, { once: true });
     const { id, ended } = this.#source.start((value) => {
       this.#values.push(value);
-      this.#stir();
+      if (!this.#held && this.#values.length > PAUSE_ABOVE) this.#hold(true);
+      this.#wake();
     });
     this.#id = id;
-    const finish = (end: { error?: unknown }): void => {
-      signal?.removeEventListener("abort", abort);
-      this.#end ??= end;
-      this.#stir();
-    };
+    signal?.addEventListener("abort", this.#abort);
     ended.then(
-      () => finish({}),
-      (error: unknown) => finish({ error }),
+      () => this.#finish({}),
+      (error: unknown) => this.#finish({ error }),
     );
   }
 
-  #stop(end: { error?: unknown }): void {
+  readonly #abort = (): void => this.#stop({ error: this.#source.signal!.reason });
+
+  /** The reader has enough. */
+  #stop(end: End): void {
     this.#values = [];
-    if (this.#end !== undefined) return;
-    this.#end = end;
-    if (this.#id !== undefined) this.#source.cancel(this.#id);
-    this.#stir();
+    if (this.#end === undefined && this.#id !== undefined) this.#source.cancel(this.#id);
+    this.#finish(end);
   }
 
-  #stir(): void {
-    this.#wake.resolve();
-    this.#wake = Promise.withResolvers();
+  #finish(end: End): void {
+    this.#source.signal?.removeEventListener("abort", this.#abort);
+    this.#end ??= end;
+    this.#wake();
+  }
+
+  #hold(held: boolean): void {
+    this.#held = held;
+    if (this.#end === undefined) this.#source.hold(this.#id!, held);
+  }
+
+  #wake(): void {
+    for (const wake of this.#waking.splice(0)) wake();
   }
 }
