@@ -5,6 +5,12 @@
 //   load broadcast PORT PATH CONNECTIONS SECONDS SIZE             the first connection sends; the next goes out when all have it
 //   load handshake PORT PATH CONCURRENT  SECONDS ROUTES           connect, 101, reset, again; PATH gets /0 … /ROUTES-1 appended
 //   load idle      PORT PATH CONNECTIONS                          holds them until the line comes
+//   load call      PORT PATH CONNECTIONS SECONDS IN_FLIGHT REQUEST ANSWER
+//   load stream    PORT PATH CONNECTIONS SECONDS VALUES REQUEST VALUE END [START]
+//
+// A call's frames are given as text in which ###### stands for the id, another one for each call; every byte that comes
+// back is compared with what must come, ids and order included. A stream is one call at a time for each connection,
+// answered by START (if given), VALUE as often as VALUES says, and END; what counts is values.
 //
 // Before a mode, "socketio" makes the connections speak Socket.IO's protocol (Engine.IO 4).
 
@@ -32,8 +38,9 @@ typedef struct {
   unsigned char head[10];
   int head_size;
   uint64_t left;          // payload bytes of the current frame still to come
-  uint64_t to_send;       // frames
-  size_t sent_of_frame;   // bytes of the first of them that are out
+  uint64_t to_send;       // bytes
+  size_t sent;            // where in the batch they begin
+  uint64_t got;           // where in the script the next byte must be
   bool wants_out;
   int first_byte;         // of the current payload; Socket.IO tells by it what a frame is
   char answer[512];       // handshake mode: the response so far
@@ -44,8 +51,11 @@ static int port;
 static const char *path;
 static bool socketio;
 static uint64_t expected;      // length of an echo or a publication
-static unsigned char *batch;   // the same frame, over and over
+static unsigned char *batch;   // frames of one size: the same over and over, or one for each id
 static size_t frame_size, batch_size;
+static unsigned char *script;  // what the server must send, byte for byte, when it is sent the batch
+static size_t script_size, answer_size, start_size, value_size;   // answer: START, all VALUEs and END to one request
+static uint64_t values;
 static unsigned char buffer[1 << 20];
 static int poller;
 
@@ -124,6 +134,76 @@ static void prepare(size_t size) {
   free(payload);
 }
 
+// Writes a frame with its id filled in, masked as a client's or bare as a server's.
+static size_t fill(unsigned char *out, const char *template, int id, bool masked) {
+  char text[4096], number[8];
+  size_t size = strlen(template);
+  if (size >= sizeof text) { errno = 0; fail("a frame is too long"); }
+  memcpy(text, template, size + 1);
+  snprintf(number, sizeof number, "%06d", id);
+  for (char *at; (at = strstr(text, "######"));) memcpy(at, number, 6);
+  if (masked) return encode(out, text, size);
+  size_t head = 2;
+  out[0] = 0x81;
+  if (size < 126) out[1] = size;
+  else { out[1] = 126; out[2] = size >> 8; out[3] = size; head = 4; }
+  memcpy(out + head, text, size);
+  return head + size;
+}
+
+// Fills batch and script with as many requests and answers as are good for the caches, and more than are in flight.
+static void prepare_calls(const char *request, const char *start, const char *value, uint64_t times, const char *end) {
+  size_t most = (strlen(start) + 4) + times * (strlen(value) + 4) + strlen(end) + 4;
+  int ids = BATCH_BYTES / most + 64;
+  batch = malloc(ids * (strlen(request) + 14));
+  script = malloc(ids * most);
+  values = times;
+  for (int i = 0; i < ids; i++) {
+    int id = 100000 + i;
+    unsigned char *answer = script + script_size;
+    frame_size = fill(batch + batch_size, request, id, true);
+    batch_size += frame_size;
+    if (*start) script_size += start_size = fill(script + script_size, start, id, false);
+    for (uint64_t k = 0; k < times; k++) script_size += value_size = fill(script + script_size, value, id, false);
+    if (*end) script_size += fill(script + script_size, end, id, false);
+    answer_size = script + script_size - answer;
+  }
+}
+
+// Ends with the texts around the first byte that is another one than it should be.
+static void wrong(const unsigned char *got, const unsigned char *want, size_t size) {
+  size_t at = 0;
+  while (got[at] == want[at]) at++;
+  size_t from = at < 40 ? 0 : at - 40, length = size - from < 120 ? size - from : 120;
+  fputs("load: got  ", stderr);
+  fwrite(got + from, 1, length, stderr);
+  fputs("\nload: want ", stderr);
+  fwrite(want + from, 1, length, stderr);
+  fputs("\n", stderr);
+  errno = 0;
+  fail("a server sent something else than the answer");
+}
+
+// Compares bytes that came with what had to come. Returns how many answers have become complete.
+static uint64_t verify(Connection *c, const unsigned char *bytes, size_t size) {
+  uint64_t before = c->got / answer_size;
+  for (size_t done = 0; done < size;) {
+    size_t at = (c->got + done) % script_size, room = script_size - at;
+    size_t take = size - done < room ? size - done : room;
+    if (memcmp(bytes + done, script + at, take) != 0) wrong(bytes + done, script + at, take);
+    done += take;
+  }
+  c->got += size;
+  return c->got / answer_size - before;
+}
+
+// Values in the first bytes of what a connection was sent.
+static uint64_t values_in(uint64_t bytes) {
+  uint64_t rest = bytes % answer_size;
+  uint64_t some = rest > start_size ? (rest - start_size) / value_size : 0;
+  return bytes / answer_size * values + (some < values ? some : values);
+}
+
 static void watch(Connection *c, bool out) {
   struct epoll_event event = {.events = EPOLLIN | (out ? EPOLLOUT : 0), .data.ptr = c};
   if (epoll_ctl(poller, EPOLL_CTL_MOD, c->fd, &event) < 0) fail("epoll_ctl");
@@ -132,17 +212,15 @@ static void watch(Connection *c, bool out) {
 
 static void flush(Connection *c) {
   while (c->to_send > 0) {
-    size_t want = c->to_send * frame_size - c->sent_of_frame;
-    size_t room = batch_size - c->sent_of_frame;
-    ssize_t n = write(c->fd, batch + c->sent_of_frame, want < room ? want : room);
+    size_t room = batch_size - c->sent;
+    ssize_t n = write(c->fd, batch + c->sent, c->to_send < room ? c->to_send : room);
     if (n < 0) {
       if (errno != EAGAIN) fail("write");
       if (!c->wants_out) watch(c, true);
       return;
     }
-    c->sent_of_frame += n;
-    c->to_send -= c->sent_of_frame / frame_size;
-    c->sent_of_frame %= frame_size;
+    c->to_send -= n;
+    c->sent = (c->sent + n) % batch_size;
   }
   if (c->wants_out) watch(c, false);
 }
@@ -238,7 +316,7 @@ static void messages(Connection *all, int connections, double seconds, int in_fl
   uint64_t count = 0, due = connections;
   double began = now(), used = cpu(), until = began + seconds;
   for (int i = 0; i < (is_broadcast ? 1 : connections); i++) {
-    all[i].to_send = in_flight;
+    all[i].to_send = in_flight * frame_size;
     flush(&all[i]);
   }
   while (now() < until) {
@@ -253,15 +331,42 @@ static void messages(Connection *all, int connections, double seconds, int in_fl
       uint64_t frames = parse(c, buffer, size);
       count += frames;
       if (is_broadcast || frames == 0) continue;
-      c->to_send += frames;
+      c->to_send += frames * frame_size;
       flush(c);
     }
     if (is_broadcast && count == due) {
       due += connections;
-      all[0].to_send = 1;
+      all[0].to_send = frame_size;
       flush(&all[0]);
     }
   }
+  report(count, now() - began, cpu() - used);
+}
+
+static void calls(Connection *all, int connections, double seconds, int in_flight) {
+  struct epoll_event events[1024];
+  uint64_t count = 0;
+  double began = now(), used = cpu(), until = began + seconds;
+  for (int i = 0; i < connections; i++) {
+    all[i].to_send = in_flight * frame_size;
+    flush(&all[i]);
+  }
+  while (now() < until) {
+    int n = epoll_wait(poller, events, 1024, 100);
+    for (int i = 0; i < n; i++) {
+      Connection *c = events[i].data.ptr;
+      if (events[i].events & EPOLLOUT) flush(c);
+      if (!(events[i].events & ~EPOLLOUT)) continue;
+      ssize_t size = read(c->fd, buffer, sizeof buffer);
+      if (size < 0 && errno == EAGAIN) continue;
+      if (size <= 0) fail("a connection ended");
+      uint64_t answers = verify(c, buffer, size);
+      if (answers == 0) continue;
+      c->to_send += answers * frame_size;
+      flush(c);
+    }
+  }
+  for (int i = 0; i < connections; i++) count += values_in(all[i].got);
   report(count, now() - began, cpu() - used);
 }
 
@@ -318,10 +423,15 @@ int main(int argc, char **argv) {
     handshakes(all, connections, seconds, atoi(argv[6]));
     return 0;
   }
-  if (strcmp(mode, "idle") != 0) prepare(atoi(argv[6]));
+  bool is_call = strcmp(mode, "call") == 0, is_stream = strcmp(mode, "stream") == 0;
+  // A call is a stream of one value: its answer.
+  if (is_call) prepare_calls(argv[7], "", argv[8], 1, "");
+  else if (is_stream) prepare_calls(argv[7], argc > 10 ? argv[10] : "", argv[8], atoi(argv[6]), argv[9]);
+  else if (strcmp(mode, "idle") != 0) prepare(atoi(argv[6]));
   for (int i = 0; i < connections; i++) open_one(&all[i]);
   ready();
   if (strcmp(mode, "echo") == 0) messages(all, connections, seconds, atoi(argv[7]), false);
   if (strcmp(mode, "broadcast") == 0) messages(all, connections, seconds, 1, true);
+  if (is_call || is_stream) calls(all, connections, seconds, is_call ? atoi(argv[6]) : 1);
   return 0;
 }

@@ -4,7 +4,16 @@
 import { join } from "node:path";
 import { interval, median, type Results } from "./report.js";
 
-const SHOWN = ["echo-64-16", "echo-64-1", "echo-16k", "broadcast", "handshake-1"];
+const SHOWN = [
+  "echo-64-16",
+  "echo-64-1",
+  "echo-16k",
+  "broadcast",
+  "handshake-1",
+  "call-8",
+  "call-1",
+  "stream",
+];
 const WIDTH = 820;
 const LABEL = 130;
 const NUMBER = 60;

@@ -2,27 +2,16 @@
 
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-
-export interface Workload {
-  name: string;
-  title: string;
-  mode: "echo" | "broadcast" | "handshake" | "idle";
-  connections: number;
-  args: string[];
-  /** Who takes part; default everybody. */
-  targets?: string[];
-  /** harpia's ratio to raw must reach it. */
-  bar?: number;
-}
+import type { Workload } from "./workloads.js";
 
 export interface Measured {
-  /** One a round: work per second of server CPU, or bytes. */
+  /** One a round: work per second of CPU, or bytes. */
   values: number[];
-  /** One a round: to raw Bun in the same round. */
+  /** One a round: to `raw` in the same round. */
   ratios: number[];
-  /** Mean share of its core that each used. */
-  serverBusy: number;
-  loadBusy: number;
+  /** Mean share of its core that it used, and that its counterpart did. */
+  busy: number;
+  otherBusy: number;
 }
 
 export interface Results {
@@ -67,6 +56,11 @@ interface Bar {
   met: boolean;
 }
 
+/** Who is measured, and who is at the other end. */
+export function sides({ mode }: Workload): [string, string] {
+  return mode === "client" ? ["client", "server"] : ["server", "load"];
+}
+
 /** The bars of the design, as far as their workloads ran. A bar is met when the interval reaches it. */
 export function bars({ workloads }: Results): Bar[] {
   const all: Bar[] = [];
@@ -77,9 +71,12 @@ export function bars({ workloads }: Results): Bar[] {
   for (const { workload, measured } of workloads) {
     const { harpia, raw } = measured;
     if (!harpia || !raw) continue;
-    if (workload.bar !== undefined) {
-      const met = interval(harpia.ratios)[1] >= workload.bar;
-      all.push({ what: workload.title, bar: `≥ ${workload.bar} × raw`, got: show(harpia.ratios, 3), met });
+    for (const [name, bar] of Object.entries(workload.bars ?? {})) {
+      const other = measured[name];
+      if (!other) continue;
+      const ratios = harpia.values.map((value, round) => value / other.values[round]!);
+      const met = interval(ratios)[1] >= bar;
+      all.push({ what: workload.title, bar: `≥ ${bar} × ${name}`, got: show(ratios, bar > 1 ? 1 : 3), met });
     }
     if (workload.mode === "idle") {
       const more = harpia.values.map((value, round) => value - raw.values[round]!);
@@ -132,7 +129,7 @@ function markdown(
     "",
     `Written by \`${command}\` on ${date}. How it measures, and how to read it: [README.md](README.md).`,
     "",
-    `* Machine: ${cpu}; the server on one core, the load generator on another; kernel ${versions.kernel}.`,
+    `* Machine: ${cpu}; what is measured on one core, its counterpart on another; kernel ${versions.kernel}.`,
     `* Versions: ${Object.entries(versions)
       .filter(([name]) => name !== "kernel")
       .map(([name, version]) => `${name} ${version}`)
@@ -149,22 +146,23 @@ function markdown(
   ];
   for (const { workload, measured } of workloads) {
     const idle = workload.mode === "idle";
+    const [side, otherSide] = sides(workload);
     lines.push("", `## ${workload.title[0]!.toUpperCase()}${workload.title.slice(1)}`, "");
     lines.push(
       idle
         ? "| | bytes a connection | × raw |"
-        : "| | per second of server CPU | × raw | server busy | load busy |",
+        : `| | per second of ${side} CPU | × raw | ${side} busy | ${otherSide} busy |`,
     );
     lines.push(idle ? "| --- | ---: | ---: |" : "| --- | ---: | ---: | ---: | ---: |");
-    for (const [name, { values, ratios, serverBusy, loadBusy }] of Object.entries(measured)) {
+    for (const [name, { values, ratios, busy, otherBusy }] of Object.entries(measured)) {
       const [low, high] = interval(ratios);
       const [from, to] = interval(values).map((value) => Math.round(value).toLocaleString("en"));
       const cells = [
-        name === "raw" ? "raw Bun.serve" : name,
+        name === "raw" ? (side === "client" ? "bare WebSocket" : "raw Bun.serve") : name,
         `${Math.round(median(values)).toLocaleString("en")} [${from}, ${to}]`,
         `${median(ratios).toFixed(2)} [${low.toFixed(2)}, ${high.toFixed(2)}]`,
       ];
-      if (!idle) cells.push(`${Math.round(serverBusy * 100)} %`, `${Math.round(loadBusy * 100)} %`);
+      if (!idle) cells.push(`${Math.round(busy * 100)} %`, `${Math.round(otherBusy * 100)} %`);
       lines.push(`| ${cells.join(" | ")} |`);
     }
   }

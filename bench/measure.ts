@@ -1,0 +1,152 @@
+// One workload, measured: everybody takes turns, in interleaved rounds.
+
+import {
+  cpuOf,
+  MEASURED_CORE,
+  OTHER_CORE,
+  residentOf,
+  type Server,
+  startClient,
+  startLoad,
+  startServer,
+} from "./processes.js";
+import type { Measured } from "./report.js";
+import { TARGETS, type Target } from "./targets.js";
+import type { Workload } from "./workloads.js";
+
+interface Plan {
+  workload: Workload;
+  /** Of the workload's family; the first is `raw`. */
+  names: string[];
+  rounds: number;
+  seconds: number;
+}
+
+/** One who takes turns, ready to. */
+interface Contestant {
+  turn(): Promise<Turn>;
+  kill(): Promise<void>;
+}
+
+interface Turn {
+  /** Units of work. */
+  count: number;
+  /** By the clock. */
+  seconds: number;
+  /** CPU seconds of whom the numbers are about, and of its counterpart. */
+  used: number;
+  otherUsed: number;
+}
+
+export async function measure(plan: Plan): Promise<Record<string, Measured>> {
+  return plan.workload.mode === "idle" ? await idle(plan) : await busy(plan);
+}
+
+/** Work per second of CPU. All processes stay up, and take turns. */
+async function busy({ workload, names, rounds, seconds }: Plan): Promise<Record<string, Measured>> {
+  const measured = blank(names);
+  const contestants = new Map<string, Contestant>();
+  for (const name of names) {
+    const target = TARGETS[workload.family][name]!;
+    const prepare = workload.mode === "client" ? clientContestant : serverContestant;
+    contestants.set(name, await prepare(workload, target, seconds));
+  }
+  // Round −1 warms up the compilers.
+  for (let round = -1; round < rounds; round++) {
+    // Each round begins with another one, so that nobody always follows the same neighbour.
+    const order = names.map((_, index) => names[(index + round + names.length) % names.length]!);
+    const now: Record<string, number> = {};
+    for (const name of order) {
+      const turn = await contestants.get(name)!.turn();
+      now[name] = turn.count / turn.used;
+      if (round < 0) continue;
+      measured[name]!.busy += turn.used / turn.seconds / rounds;
+      measured[name]!.otherBusy += turn.otherUsed / turn.seconds / rounds;
+    }
+    if (round >= 0) note(measured, now);
+  }
+  for (const contestant of contestants.values()) await contestant.kill();
+  return measured;
+}
+
+/** A server that is measured; each turn has a load generator and connections of its own. */
+async function serverContestant(workload: Workload, target: Target, seconds: number): Promise<Contestant> {
+  const { mode, args } = workload;
+  const routes = mode === "handshake" ? args[0]! : "1";
+  const server = await startServer(target, MEASURED_CORE, { MODE: mode, ROUTES: routes });
+  return {
+    async turn() {
+      const load = startLoad(workload, target, server, seconds);
+      await load.line();
+      const before = cpuOf(server);
+      load.go();
+      const counted = JSON.parse(await load.line()) as { count: number; seconds: number; cpu: number };
+      const used = cpuOf(server) - before;
+      await load.ended();
+      return { count: counted.count, seconds: counted.seconds, used, otherUsed: counted.cpu };
+    },
+    kill: () => server.kill(),
+  };
+}
+
+/** A client that is measured, with a server of its own. */
+async function clientContestant(workload: Workload, target: Target, seconds: number): Promise<Contestant> {
+  const server = await startServer(TARGETS.channel.raw!, OTHER_CORE);
+  const client = startClient(target, server, seconds, workload.args[0]!);
+  await client.line();
+  return {
+    async turn() {
+      const before = [client, server].map(cpuOf);
+      client.go();
+      const counted = JSON.parse(await client.line()) as { count: number; seconds: number };
+      const [used, otherUsed] = [client, server].map((one, index) => cpuOf(one) - before[index]!);
+      return { count: counted.count, seconds: counted.seconds, used: used!, otherUsed: otherUsed! };
+    },
+    async kill() {
+      await client.kill();
+      await server.kill();
+    },
+  };
+}
+
+/** Resident bytes that a connection adds: a fresh server each time, collected before and after. */
+async function idle({ workload, names, rounds, seconds }: Plan): Promise<Record<string, Measured>> {
+  const measured = blank(names);
+  for (let round = 0; round < rounds; round++) {
+    const now: Record<string, number> = {};
+    for (const name of names) {
+      const target = TARGETS[workload.family][name]!;
+      const server = await startServer(target, MEASURED_CORE, { MODE: "idle" });
+      await collect(server);
+      const before = residentOf(server);
+      const load = startLoad(workload, target, server, seconds);
+      await load.line();
+      await collect(server);
+      now[name] = (residentOf(server) - before) / workload.connections;
+      load.go();
+      await load.ended();
+      await server.kill();
+    }
+    note(measured, now);
+  }
+  return measured;
+}
+
+function blank(names: string[]): Record<string, Measured> {
+  return Object.fromEntries(names.map((name) => [name, { values: [], ratios: [], busy: 0, otherBusy: 0 }]));
+}
+
+function note(measured: Record<string, Measured>, now: Record<string, number>): void {
+  for (const [name, value] of Object.entries(now)) {
+    measured[name]!.values.push(value);
+    measured[name]!.ratios.push(value / now.raw!);
+  }
+}
+
+async function collect({ port }: Server): Promise<void> {
+  for (let time = 0; time < 3; time++) {
+    await (await fetch(`http://127.0.0.1:${port}/gc`)).text();
+    // Allocators give pages back after a while, not at once.
+    await Bun.sleep(400);
+  }
+}
