@@ -34,12 +34,13 @@ export interface Publication {
   readonly except: string | undefined;
 }
 
+/** Must not throw. It may publish and subscribe. */
 export type Deliver = (publication: Publication) => void;
 
 export interface Subscription {
   /** Where the topic stood when the feed went live: what comes later is delivered. `undefined` without history. */
   readonly position: Position | undefined;
-  /** Idempotent; nothing is delivered after the call. */
+  /** Idempotent; nothing is delivered after the call. Resolves on a closed broker too. */
   unsubscribe(): Promise<void>;
 }
 
@@ -63,7 +64,8 @@ export interface Page {
   readonly position: Position;
   /**
    * Whether nothing is missing between the position given and the messages. `false` if its epoch is not the topic's,
-   * if it is above the newest, or if what follows it has been trimmed. Always `false` for `last`.
+   * if it is above the newest (for `before`: the next), or if what follows it (`after`) has been trimmed. Always `false`
+   * for `last`.
    */
   readonly recovered: boolean;
   /** Oldest first, without holes. Empty where a position was given that could not be recovered. */
@@ -143,6 +145,11 @@ export class BrokerError extends Error {
     this.name = "BrokerError";
     this.code = code;
   }
+}
+
+/** What every call gets once a broker was closed. */
+export function closed(): BrokerError {
+  return new BrokerError("BROKER_CLOSED", "The broker is closed: the app was stopped.");
 }
 
 /** A fresh name for an unbroken numbering. 48 random bits: a topic sees few epochs. */

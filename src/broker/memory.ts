@@ -3,7 +3,7 @@
 
 import {
   type Broker,
-  BrokerError,
+  closed,
   type Deliver,
   newEpoch,
   type Page,
@@ -14,6 +14,7 @@ import {
   type StoredMessage,
   type Subscription,
 } from "./broker.js";
+import { Feed, PlainFeeds } from "./feed.js";
 import { MemoryPresence } from "./presence.js";
 
 /** How often what has outlived its `ttl` is freed. Reading never shows it, however late that is. */
@@ -28,7 +29,7 @@ interface Entry extends StoredMessage {
 class Topic {
   readonly epoch = newEpoch();
   offset = 0;
-  readonly subscribers = new Set<Deliver>();
+  readonly feed = new Feed();
   usedAt = 0;
   /** Offsets rise by one. What lies before `#head` has been trimmed. */
   #log: Entry[] = [];
@@ -101,8 +102,7 @@ export class MemoryBroker implements Broker {
   readonly shared = false;
   readonly presence = new MemoryPresence();
   readonly #topics = new Map<string, Topic>();
-  /** Subscribers of topics without history, which have no entry in `#topics`. */
-  readonly #plain = new Map<string, Set<Deliver>>();
+  readonly #plain = new PlainFeeds();
   #sweeper: ReturnType<typeof setInterval> | undefined;
   #closed = false;
 
@@ -110,8 +110,7 @@ export class MemoryBroker implements Broker {
     this.#refuseClosed();
     const { history, idempotencyKey, except } = options;
     if (history === undefined) {
-      const publication = { position: undefined, payload, except };
-      for (const deliver of this.#plain.get(topic) ?? []) deliver(publication);
+      this.#plain.send(topic, payload, except);
       return undefined;
     }
     const now = performance.now();
@@ -121,29 +120,19 @@ export class MemoryBroker implements Broker {
       if (first) return first;
     }
     const position = log.append(payload, history.size, history.ttl * 1000, idempotencyKey, now);
-    const publication = { position, payload, except };
-    for (const deliver of log.subscribers) deliver(publication);
+    log.feed.send({ position, payload, except });
     return position;
   }
 
   async subscribe(topic: string, deliver: Deliver, options: { history: boolean }): Promise<Subscription> {
     this.#refuseClosed();
-    // One function may subscribe twice.
-    const own: Deliver = (publication) => deliver(publication);
-    if (options.history) {
-      const log = this.#topic(topic, performance.now());
-      log.subscribers.add(own);
-      return { position: log.position, unsubscribe: async () => void log.subscribers.delete(own) };
+    if (!options.history) {
+      const remove = this.#plain.add(topic, deliver);
+      return { position: undefined, unsubscribe: async () => remove() };
     }
-    const subscribers = this.#plain.get(topic) ?? new Set();
-    this.#plain.set(topic, subscribers.add(own));
-    return {
-      position: undefined,
-      unsubscribe: async () => {
-        subscribers.delete(own);
-        if (subscribers.size === 0 && this.#plain.get(topic) === subscribers) this.#plain.delete(topic);
-      },
-    };
+    const { feed, position } = this.#topic(topic, performance.now());
+    const remove = feed.add(deliver, position.offset);
+    return { position, unsubscribe: async () => remove() };
   }
 
   async read(topic: string, range: Range, limits: PageLimits): Promise<Page> {
@@ -169,7 +158,7 @@ export class MemoryBroker implements Broker {
     clearInterval(this.#sweeper);
     this.#topics.clear();
     this.#plain.clear();
-    this.presence.clear();
+    this.presence.close();
   }
 
   #topic(name: string, now: number): Topic {
@@ -186,13 +175,12 @@ export class MemoryBroker implements Broker {
     const now = performance.now();
     for (const [name, topic] of this.#topics) {
       const empty = topic.trim(now);
-      if (empty && topic.subscribers.size === 0 && now - topic.usedAt > META_TTL_MS)
-        this.#topics.delete(name);
+      if (empty && topic.feed.empty && now - topic.usedAt > META_TTL_MS) this.#topics.delete(name);
     }
   }
 
   #refuseClosed(): void {
-    if (this.#closed) throw new BrokerError("BROKER_CLOSED", "The broker is closed: the app was stopped.");
+    if (this.#closed) throw closed();
   }
 }
 

@@ -1,6 +1,6 @@
 // Presence of one process, in memory: for the brokers that nobody else shares.
 
-import type { Member, Presence } from "./broker.js";
+import { closed, type Member, type Presence } from "./broker.js";
 
 interface Lease {
   info: string;
@@ -11,6 +11,7 @@ interface Lease {
 export class MemoryPresence implements Presence {
   /** topic → key → owner; the owner that was put last stands last. */
   readonly #topics = new Map<string, Map<string, Map<string, Lease>>>();
+  #closed = false;
 
   async put(
     topic: string,
@@ -19,6 +20,7 @@ export class MemoryPresence implements Presence {
     info: string,
     leaseMs: number,
   ): Promise<{ appeared: boolean }> {
+    if (this.#closed) throw closed();
     let keys = this.#topics.get(topic);
     if (keys === undefined) this.#topics.set(topic, (keys = new Map()));
     let owners = keys.get(key);
@@ -30,6 +32,7 @@ export class MemoryPresence implements Presence {
   }
 
   async remove(topic: string, key: string, owner: string): Promise<{ vanished: boolean }> {
+    if (this.#closed) throw closed();
     const keys = this.#topics.get(topic);
     const owners = keys?.get(key);
     if (keys === undefined || owners === undefined) return { vanished: false };
@@ -42,6 +45,7 @@ export class MemoryPresence implements Presence {
   }
 
   async list(topic: string): Promise<Member[]> {
+    if (this.#closed) throw closed();
     const members: Member[] = [];
     for (const [key, owners] of this.#topics.get(topic) ?? []) {
       const live = isThere(owners);
@@ -50,7 +54,8 @@ export class MemoryPresence implements Presence {
     return members;
   }
 
-  clear(): void {
+  close(): void {
+    this.#closed = true;
     this.#topics.clear();
   }
 }
