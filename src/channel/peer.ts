@@ -17,7 +17,7 @@ import { Tokens } from "../server/lane.js";
 import type { ServerWebSocket } from "../server/socket.js";
 import { type ChannelParts, internal, type Outcome, type RunningMethod, runMethod } from "./method.js";
 import { Outbox } from "./outbox.js";
-import { runStream } from "./stream.js";
+import { Gate, runStream } from "./stream.js";
 
 const MOST_WAITING = 256;
 const MOST_WAITING_UNITS = 1024 * 1024;
@@ -45,7 +45,8 @@ export class Peer {
   #waiting: { call: Call; reply: Reply; units: number }[] = [];
   #waitingUnits = 0;
   #slots = 0;
-  #streams = 0;
+  /** By their controllers: an id may be used again before its stream has unwound. */
+  readonly #streams = new Map<AbortController, Gate>();
   #paused = false;
   #lastAsk = 0;
   #tokens: Map<string, Tokens> | undefined;
@@ -220,14 +221,15 @@ export class Peer {
     controller: AbortController,
     respond: Reply,
   ): void {
-    if (this.#streams >= MOST_STREAMS) {
+    if (this.#streams.size >= MOST_STREAMS) {
       const message = `A connection may read ${MOST_STREAMS} streams at a time`;
       return respond(encodeError(call.id, { code: RPC_CODES.RATE_LIMITED, message }));
     }
-    this.#streams++;
+    const gate = new Gate();
+    this.#streams.set(controller, gate);
     const release = this.#hold(controller);
-    void runStream(this.#channel, this.#ws, this.outbox, call, controller.signal).then((outcome) => {
-      this.#streams--;
+    void runStream(this.#channel, this.#ws, this.outbox, call, gate, controller.signal).then((outcome) => {
+      this.#streams.delete(controller);
       release();
       respond(this.#encode(call.id, call.method, outcome));
     });
@@ -283,6 +285,14 @@ export class Peer {
       case "$/cancel":
         this.#cancel(params.id as Id);
         return answer((id) => encodeResult(id, null));
+      case "$/pause":
+      case "$/resume": {
+        const controller = this.#open.get(params.id as Id);
+        const gate = controller && this.#streams.get(controller);
+        if (frame.method === "$/pause") gate?.pause();
+        else gate?.resume();
+        return answer((id) => encodeResult(id, null));
+      }
       case "$/refresh": {
         const { refresh } = this.#channel;
         if (typeof params.token !== "string")

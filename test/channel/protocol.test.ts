@@ -5,6 +5,7 @@ import { defineChannel } from "harpia/contract";
 import { z } from "zod";
 import { blocks, pages } from "../docs/markdown.js";
 import { listen, quiet } from "../support/app.js";
+import { Events } from "../support/log.js";
 import { open } from "../support/raw.js";
 
 const page = pages.find(({ path }) => path === "docs/protocol.md")!;
@@ -26,6 +27,8 @@ function contractOfThePage() {
       add: { params: z.object({ a: z.number(), b: z.number() }), result: z.number() },
       typing: { params: z.object({ on: z.boolean() }) },
       count: { params: z.object({ to: z.number() }), stream: z.number() },
+      ticks: { stream: z.number() },
+      tick: {},
       say: { params: z.object({ text: z.string() }), errors: { MUTED: z.object({ until: z.number() }) } },
       fail: {},
       wait: {},
@@ -40,6 +43,7 @@ function contractOfThePage() {
 
 function serve() {
   const app = quiet();
+  const ticked = new Events<void>();
   const live = app
     .channel(demo, {
       upgrade: (_request, { token }) => ({ token: token ?? "none" }),
@@ -54,6 +58,13 @@ function serve() {
         async *count({ to }) {
           for (let value = 0; value < to; value++) yield value;
         },
+        async *ticks() {
+          for (let value = 0; ; value++) {
+            await ticked.until(value + 1);
+            yield value;
+          }
+        },
+        tick: () => ticked.push(),
         say(_params, { error }) {
           throw error("MUTED", { until: 7 });
         },
@@ -93,6 +104,8 @@ describe("docs/protocol.md:", () => {
       "$/next",
       "$/cancel",
       "$/ping",
+      "$/pause",
+      "$/resume",
       "$/refresh",
       "notice",
       "confirm",
@@ -122,6 +135,8 @@ const none = {
   wait: never,
   trigger: never,
   async *count() {},
+  async *ticks() {},
+  tick: never,
 };
 
 describe("a refused handshake closes with its status for a client that offered harpia.v1:", () => {

@@ -384,3 +384,142 @@ test("a stream is held back while its reader is: the generator does not run ahea
   expect(await parse(client)).toEqual({ jsonrpc: "2.0", id: 1, result: null });
   expect(app.websocket.counters.dropped).toBe(0);
 }, 20_000);
+
+describe("$/pause and $/resume", () => {
+  /** A server whose stream counts up, and notes how far its generator has come. */
+  async function streaming() {
+    const app = quiet();
+    const seen = { made: 0, ended: new Events<boolean>() };
+    const numbers = defineChannel({
+      path: "/numbers",
+      methods: { all: { params: z.object({ to: z.number() }), stream: z.number() } },
+    });
+    app.channel(numbers).implement({
+      methods: {
+        async *all({ to }, { signal }) {
+          try {
+            for (seen.made = 0; seen.made < to; seen.made++) yield seen.made;
+          } finally {
+            seen.ended.push(signal.aborted);
+          }
+        },
+      },
+    });
+    const client = await open(listen(app), "/numbers");
+    const say = (method: string, params: object): void =>
+      client.send(JSON.stringify({ jsonrpc: "2.0", method, params }));
+    const value = async (): Promise<unknown> =>
+      ((await parse(client)) as { params?: { value: number } }).params?.value;
+    /** Reads on until a ping that was sent now is answered, and gives the values that came before. */
+    const untilPong = async (): Promise<unknown[]> => {
+      client.send('{"jsonrpc":"2.0","id":"p","method":"$/ping"}');
+      const values: unknown[] = [];
+      for (;;) {
+        const frame = (await parse(client)) as { id?: unknown; params?: { value: number } };
+        if (frame.id === "p") return values;
+        values.push(frame.params?.value);
+      }
+    };
+    return {
+      client,
+      seen,
+      say,
+      value,
+      untilPong,
+      async [Symbol.asyncDispose]() {
+        await client[Symbol.asyncDispose]();
+        await app.stop({ timeout: 100 });
+      },
+    };
+  }
+
+  test("stop the generator, and let it go on where it was", async () => {
+    await using on = await streaming();
+    on.client.send('{"jsonrpc":"2.0","id":1,"method":"all","params":{"to":1e9}}');
+    expect(await on.value()).toBe(0);
+    on.say("$/pause", { id: 1 });
+    on.say("$/pause", { id: 1 });
+    await on.untilPong();
+    // Of what was made before, everything has come; and nothing more is made.
+    const { made } = on.seen;
+    expect(await on.untilPong()).toEqual([]);
+    expect(await on.untilPong()).toEqual([]);
+    expect(on.seen.made).toBe(made);
+    on.say("$/resume", { id: 1 });
+    expect(await on.value()).toBe(made + 1);
+    expect(await on.value()).toBe(made + 2);
+    on.say("$/resume", { id: 1 });
+    expect(await on.value()).toBe(made + 3);
+  });
+
+  test("a paused stream ends with $/cancel, and with its connection", async () => {
+    await using on = await streaming();
+    for (const id of [1, 2]) {
+      on.client.send(`{"jsonrpc":"2.0","id":${id},"method":"all","params":{"to":1e9}}`);
+      on.say("$/pause", { id });
+    }
+    await on.untilPong();
+    on.say("$/cancel", { id: 1 });
+    expect(await parse(on.client)).toEqual(error(1, -32_800));
+    expect(await on.seen.ended.until(1)).toEqual([true]);
+    on.client.reset();
+    expect(await on.seen.ended.until(2)).toEqual([true, true]);
+  });
+
+  test("for what is no stream they do nothing, and are answered where they ask for it", async () => {
+    await using on = await streaming();
+    on.say("$/pause", { id: 99 });
+    on.say("$/resume", {});
+    on.client.send('{"jsonrpc":"2.0","method":"$/pause"}');
+    on.client.send('{"jsonrpc":"2.0","id":5,"method":"$/pause","params":{"id":[]}}');
+    expect(await parse(on.client)).toEqual({ jsonrpc: "2.0", id: 5, result: null });
+    on.client.send('{"jsonrpc":"2.0","id":99,"method":"all","params":{"to":2}}');
+    expect([await on.value(), await on.value(), await parse(on.client)]).toEqual([
+      0,
+      1,
+      { jsonrpc: "2.0", id: 99, result: null },
+    ]);
+  });
+
+  test("an id that is used again after a cancel is another stream", async () => {
+    await using on = await streaming();
+    on.client.send('{"jsonrpc":"2.0","id":1,"method":"all","params":{"to":1e9}}');
+    on.say("$/pause", { id: 1 });
+    on.say("$/cancel", { id: 1 });
+    on.client.send('{"jsonrpc":"2.0","id":1,"method":"all","params":{"to":2}}');
+    let last = (await parse(on.client)) as { id?: unknown };
+    while (last.id !== 1) last = (await parse(on.client)) as { id?: unknown };
+    expect<unknown>(last).toEqual(error(1, -32_800));
+    expect([await on.value(), await on.value(), await parse(on.client)]).toEqual([
+      0,
+      1,
+      { jsonrpc: "2.0", id: 1, result: null },
+    ]);
+  });
+});
+
+test("a stream that waits for nothing leaves everybody else a turn", async () => {
+  await using served = await serve();
+  await using other = await served.other();
+  // Its reader is another thread: it takes all that comes, so that the server never has to wait for it.
+  const reader = new Worker(
+    URL.createObjectURL(
+      new Blob([
+        `onmessage = ({ data }) => {
+          const socket = new WebSocket(data);
+          socket.onopen = () => socket.send('{"jsonrpc":"2.0","id":1,"method":"count","params":{"to":1e9}}');
+          let count = 0;
+          socket.onmessage = () => { if (++count === 1_000) postMessage("reading"); };
+        };`,
+      ]),
+    ),
+  );
+  const reading = new Promise((resolve) => (reader.onmessage = resolve));
+  reader.postMessage(`ws://127.0.0.1:${other.socket.remotePort}/rpc`);
+  await reading;
+  for (let id = 0; id < 10; id++) {
+    other.send(`{"jsonrpc":"2.0","id":${id},"method":"get_data"}`);
+    expect(await parse(other)).toMatchObject({ id });
+  }
+  reader.terminate();
+});
