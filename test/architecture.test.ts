@@ -15,7 +15,7 @@ const MAY_KNOW: Record<string, readonly string[]> = {
   channel: ["server", "broker", "contract"],
   client: ["contract"],
   "app.ts": ["channel", "server", "broker", "contract"],
-  testing: ["app.ts", "client", "channel", "server", "contract"],
+  testing: ["app.ts", "client", "server", "contract"],
   "index.ts": ["app.ts", "channel", "server", "broker", "contract"],
 };
 

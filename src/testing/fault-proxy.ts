@@ -3,7 +3,7 @@
 
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 import { HarpiaError, show } from "../server/errors.js";
-import { Lane, reset } from "./lane.js";
+import { Pipe, reset } from "./pipe.js";
 
 /** `up`: from the client to the server. `down`: from the server to the client. */
 export type Direction = "up" | "down";
@@ -16,7 +16,10 @@ export interface Target {
 }
 
 export interface CutOptions {
-  /** End with a TCP reset, as a crashed machine's or a firewall's, instead of a FIN. Default `false`. */
+  /**
+   * End with a TCP reset, as of a crashed machine or a firewall. Default `false`: with a FIN, as when a process ends
+   * (a side that is sending just then gets a reset all the same, from its kernel).
+   */
   reset?: boolean;
 }
 
@@ -50,8 +53,8 @@ export interface Faults {
 interface Link {
   client: Socket;
   server: Socket;
-  up: Lane;
-  down: Lane;
+  up: Pipe;
+  down: Pipe;
 }
 
 const BOTH = ["up", "down"] as const;
@@ -171,13 +174,13 @@ export class FaultProxy implements Faults, AsyncDisposable {
     const { host = "127.0.0.1", port } = this.target;
     const server = connect({ host, port, allowHalfOpen: true, noDelay: true });
     server.on("error", () => {});
-    const lane = (way: Direction): Lane =>
-      new Lane(way === "up" ? client : server, way === "up" ? server : client, {
+    const pipe = (way: Direction): Pipe =>
+      new Pipe(way === "up" ? client : server, way === "up" ? server : client, {
         frozen: this.#frozen[way],
         rate: this.#rate[way],
         onPassed: (bytes) => void (this.#passed[way] += bytes),
       });
-    const link: Link = { client, server, up: lane("up"), down: lane("down") };
+    const link: Link = { client, server, up: pipe("up"), down: pipe("down") };
     this.#links.add(link);
     for (const socket of [client, server]) {
       socket.on("close", () => {

@@ -5,7 +5,7 @@ import { Harpia } from "../app.js";
 import { type Client, connect, type ConnectOptions } from "../client/client.js";
 import type { Contract } from "../contract/contract.js";
 import type { PathParams } from "../contract/path.js";
-import { HarpiaError } from "../server/errors.js";
+import { HarpiaError, show } from "../server/errors.js";
 import type { ListenOptions } from "../server/options.js";
 import { type CutOptions, type Direction, FaultProxy, type Faults } from "./fault-proxy.js";
 import { TestSocket, type TestSocketOptions } from "./test-socket.js";
@@ -96,8 +96,12 @@ export class TestApp implements Faults, AsyncDisposable {
    */
   async restart(app: Harpia, options: TestListenOptions = this.#options): Promise<void> {
     this.#refuseDisposed("restart");
-    if (app === this.#app) {
-      throw new HarpiaError("STOPPED", "t.restart(app): an app listens once. Make a new one with harpia().");
+    requireApp(app, "t.restart(app)");
+    if (app.server !== undefined) {
+      throw new HarpiaError(
+        "ALREADY_LISTENING",
+        "t.restart(app): this app listens already, and does so once. Make a new one with harpia().",
+      );
     }
     for (const proxy of this.#proxies) {
       proxy.target = undefined;
@@ -173,10 +177,15 @@ export class TestApp implements Faults, AsyncDisposable {
  * @throws HarpiaError as `app.listen`.
  */
 export async function testApp(app: Harpia, options: TestListenOptions = {}): Promise<TestApp> {
-  if (!(app instanceof Harpia)) {
-    throw new HarpiaError("INVALID_OPTION", "testApp(app): wants an app made by harpia().", { value: app });
-  }
+  requireApp(app, "testApp(app)");
   return new TestApp(app, options);
+}
+
+function requireApp(app: unknown, where: string): void {
+  if (app instanceof Harpia) return;
+  throw new HarpiaError("INVALID_OPTION", `${where}: "app" must be made by harpia(), and is ${show(app)}.`, {
+    value: app,
+  });
 }
 
 function listen(app: Harpia, options: TestListenOptions): number {

@@ -8,7 +8,7 @@ const PIECE_MS = 20;
 
 const NOTHING = Buffer.alloc(0);
 
-export class Lane {
+export class Pipe {
   readonly #from: Socket;
   readonly #to: Socket;
   readonly #onPassed: (bytes: number) => void;
@@ -122,8 +122,7 @@ export class Lane {
   }
 }
 
-/** Ends with a TCP reset. */
+/** Ends with a TCP reset; one that still connects, as soon as it has. */
 export function reset(socket: Socket): void {
-  if (socket.connecting || socket.destroyed) socket.destroy();
-  else socket.resetAndDestroy();
+  if (!socket.destroyed) socket.resetAndDestroy();
 }
