@@ -22,8 +22,8 @@ test("every TypeScript sample compiles under strict", async () => {
   await Bun.write(join(folder, "tsconfig.json"), JSON.stringify(config));
   let count = 0;
   for (const each of pages) {
-    for (const [index, program] of programs(each).entries()) {
-      await Bun.write(join(folder, `${each.path.replaceAll("/", "-")}-${index + 1}.ts`), program);
+    for (const { path, code } of programs(each)) {
+      await Bun.write(join(folder, each.path.replaceAll("/", "-"), path), code);
       count++;
     }
   }
@@ -35,7 +35,7 @@ test("every TypeScript sample compiles under strict", async () => {
 
 test("no page has TypeScript before its first import", () => {
   for (const each of pages) {
-    const [first] = blocks(each, "ts");
+    const [first] = blocks(each, "tsx?");
     if (first !== undefined)
       expect([each.path, first]).toEqual([each.path, expect.stringMatching(/^(\/\/.*\n)*import /)]);
   }

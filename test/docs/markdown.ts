@@ -23,19 +23,39 @@ export const pages: Page[] = await Promise.all(
     .map(async (path) => ({ path, text: await Bun.file(join(ROOT, path)).text() })),
 );
 
-/** The code blocks of a language, in order. */
+/** The code blocks of a language (a regular expression), in order. */
 export function blocks({ text }: Page, language: string): string[] {
   return [...text.matchAll(new RegExp(`^\`\`\`${language}\\n([\\s\\S]*?)^\`\`\`$`, "gm"))].map(
     ([, code]) => code!,
   );
 }
 
-/** A page's programs: a block that begins with an import starts one, the blocks after it go on with it. */
-export function programs(page: Page): string[] {
-  const all: string[] = [];
-  for (const block of blocks(page, "ts")) {
-    if (/^(\/\/.*\n)*import /.test(block)) all.push(block);
-    else all[all.length - 1] += `\n${block}`;
+export interface Program {
+  /** Where it lies, for its neighbours to import it. */
+  path: string;
+  code: string;
+}
+
+/**
+ * A page's programs: a block that begins with an import starts one, the blocks after it go on with it. It may say its
+ * file's name first (`// chat.ts: …`), and must where it has JSX; a name that comes again starts a folder of its own.
+ */
+export function programs(page: Page): Program[] {
+  const all: Program[] = [];
+  let taken = new Set<string>();
+  let folder = 1;
+  for (const block of blocks(page, "tsx?")) {
+    if (!/^(\/\/.*\n)*import /.test(block)) {
+      all.at(-1)!.code += `\n${block}`;
+      continue;
+    }
+    const name = /^\/\/ ([\w.-]+\.tsx?)\b/.exec(block)?.[1] ?? `sample-${all.length + 1}.ts`;
+    if (taken.has(name)) {
+      folder++;
+      taken = new Set();
+    }
+    taken.add(name);
+    all.push({ path: `${folder}/${name}`, code: block });
   }
   return all;
 }
