@@ -76,23 +76,31 @@ export function implement<C extends Contract>(
       value: ws,
     });
   };
-  const paramsOf = async (event: string, params: unknown): Promise<unknown> => {
-    const definition = Object.hasOwn(contract.events ?? {}, event) ? contract.events![event] : undefined;
+  const { events = {} } = contract;
+  const paramsOf = async (event: string, params: unknown, asks: boolean): Promise<unknown> => {
+    const definition = Object.hasOwn(events, event) ? events[event] : undefined;
     if (definition === undefined)
-      throw new TypeError(`The contract of ${contract.path} has no event "${event}".`);
+      throw new TypeError(`The contract of ${contract.path} has no event ${show(event)}.`);
+    if (asks !== (definition.result !== undefined)) {
+      const use = asks ? "no result, so use live.emit or live.broadcast" : "a result, so use live.ask";
+      throw new TypeError(`The event ${show(event)} of ${contract.path} has ${use}.`);
+    }
     const valid = await validate(definition.params, params);
     if (valid.issues) throw mismatch(`the params of ${event}`, valid.issues);
     return valid.value;
   };
+  /** An event as a frame. */
+  const eventOf = async (event: string, params: unknown): Promise<string> =>
+    encodeNotification(event, await paramsOf(event, params, false));
   const live = {
     connections,
     async emit(ws: unknown, event: string, params?: unknown): Promise<void> {
       const peer = peerOf(ws);
-      peer.outbox.send(encodeNotification(event, await paramsOf(event, params)));
+      peer.tell(event, await eventOf(event, params));
     },
     async broadcast(event: string, params?: unknown): Promise<void> {
-      const text = encodeNotification(event, await paramsOf(event, params));
-      for (const ws of connections) peers.get(ws)!.outbox.send(text);
+      const text = await eventOf(event, params);
+      for (const ws of connections) peers.get(ws)!.tell(event, text);
     },
     async ask(
       ws: unknown,
@@ -101,19 +109,20 @@ export function implement<C extends Contract>(
       { timeout = DEFAULT_ASK_MS } = {},
     ): Promise<unknown> {
       const peer = peerOf(ws);
-      const result = await peer.ask(event, await paramsOf(event, params), timeout);
-      const valid = await validate(contract.events![event]!.result, result);
+      const limit = checkTimeout(timeout, `live.ask(ws, ${show(event)}, …)`)!;
+      const result = await peer.ask(event, await paramsOf(event, params, true), limit);
+      const valid = await validate(events[event]!.result, result);
       if (valid.issues) throw mismatch(`the client's answer to ${event}`, valid.issues);
       return valid.value;
     },
     expire(ws: unknown, at: Date | number): void {
       const socket = ws as ServerWebSocket;
       peerOf(socket);
-      clearTimeout(expiries.get(socket));
       const left = Number(at) - Date.now();
-      if (Number.isNaN(left))
+      if (Number.isNaN(left) || (typeof at !== "number" && !(at instanceof Date)))
         throw new TypeError(`live.expire(ws, at): at must be a Date or milliseconds, and is ${show(at)}.`);
-      if (left > LONGEST_TIMER_MS) return; // 24 days; who is still here then has a new one
+      clearTimeout(expiries.get(socket));
+      if (left > LONGEST_TIMER_MS || socket.readyState !== 1) return; // 24 days; who is still here then has a new one
       expiries.set(
         socket,
         setTimeout(() => socket.close(UNAUTHORIZED, "Token expired"), Math.max(0, left)),
@@ -140,7 +149,9 @@ function methodsOf(
   refuseUnknown(given, names, `${where}: methods`);
   return new Map(
     names.map((name) => {
-      const method = given[name];
+      // `toString` and its like are there on every object.
+      const method =
+        given[name] === (Object.prototype as Record<string, unknown>)[name] ? undefined : given[name];
       const options = typeof method === "function" ? { run: method } : method;
       const { run, timeout, rateLimit } = (options ?? {}) as Record<string, unknown>;
       if (typeof run !== "function") {
@@ -150,18 +161,32 @@ function methodsOf(
           { value: name },
         );
       }
-      refuseUnknown(options as object, ["run", "timeout", "rateLimit"], `${where}: the method "${name}"`);
+      const of = `${where}: the method ${show(name)}`;
+      refuseUnknown(options as object, ["run", "timeout", "rateLimit"], of);
       const limit = rateLimit as { messages: number; per: number; burst?: number } | undefined;
+      if (typeof limit === "object" && limit !== null)
+        refuseUnknown(limit, ["messages", "per", "burst"], `${of}: "rateLimit"`);
       return [
         name,
         {
           name,
           contract: contract.methods![name]!,
           run: run.bind(given) as RunningMethod["run"],
-          timeout: checkCount(timeout, "timeout", `${where}: the method "${name}"`),
-          bucket: compileRateLimit(limit, `${where}: the method "${name}"`),
+          timeout: checkTimeout(timeout, of),
+          bucket: compileRateLimit(limit, of),
         },
       ];
     }),
+  );
+}
+
+/** Milliseconds that a timer can wait, or throws `INVALID_OPTION`. */
+function checkTimeout(timeout: unknown, where: string): number | undefined {
+  if (timeout === undefined) return undefined;
+  if (typeof timeout === "number" && timeout > 0 && timeout <= LONGEST_TIMER_MS) return timeout;
+  throw new HarpiaError(
+    "INVALID_OPTION",
+    `${where}: "timeout" must be milliseconds, more than 0 and at most ${LONGEST_TIMER_MS}, and is ${show(timeout)}.`,
+    { value: timeout },
   );
 }

@@ -8,6 +8,7 @@ import { type Issue, validate } from "../contract/schema.js";
 import { toError } from "../server/errors.js";
 import type { Bucket } from "../server/route.js";
 import type { ServerWebSocket } from "../server/socket.js";
+import type { Call } from "./call.js";
 
 /** A method as it runs, its types erased: the compiler has checked them where they were written. */
 export interface RunningMethod {
@@ -45,71 +46,86 @@ export class ContractError extends Error {
 /** Reasons that a method or a hook may give by throwing an RpcError; others are about the server's own calls. */
 const OURS = new Set<RpcReason | undefined>(["FORBIDDEN", "RATE_LIMITED", "UNAVAILABLE"]);
 
-/** Runs a method; never throws. */
-export function runMethod(
-  channel: ChannelParts,
-  ws: ServerWebSocket,
-  method: RunningMethod,
-  params: unknown,
-  signal: AbortSignal,
-): Outcome | Promise<Outcome> {
-  const failed = (error: unknown): Outcome | Promise<Outcome> => failure(ws, method, error);
+/** Runs a call's method; never throws or rejects. */
+export function runMethod(call: Call): Outcome | Promise<Outcome> {
+  const { channel, ws, method } = call;
   try {
-    const outcome = after(validate(method.contract.params, params), (checked): Outcome | Promise<Outcome> => {
-      if (checked.issues) return { error: invalidParams(checked.issues) };
-      return after(invoke(channel, ws, method, checked.value, signal), (result) => {
-        if (!channel.validateResults) return { result };
-        return checkResult(ws, method, result);
-      });
-    });
-    return outcome instanceof Promise ? outcome.catch(failed) : outcome;
+    const outcome = after(
+      validate(method.contract.params, call.params),
+      (checked): Outcome | Promise<Outcome> => {
+        if (checked.issues) return { error: invalidParams(checked.issues) };
+        return after(invoke(call, checked.value), (result) => {
+          if (!channel.validateResults) return { result };
+          return checkResult(ws, method, result);
+        });
+      },
+    );
+    return outcome instanceof Promise ? outcome.catch((error: unknown) => failed(call, error)) : outcome;
   } catch (error) {
-    return failed(error);
+    return failed(call, error);
   }
 }
 
+/** {@link failure}; but that a method obeyed its signal is none, and nobody waits for its answer. */
+export function failed(call: Call, thrown: unknown): Outcome | Promise<Outcome> {
+  const { reason } = call;
+  if (reason && (thrown === reason || (thrown instanceof Error && thrown.name === "AbortError")))
+    return { result: null };
+  return failure(call.ws, call.method, thrown);
+}
+
 /** Calls the method itself, inside the `before` hook if there is one. */
-export function invoke(
-  channel: ChannelParts,
-  ws: ServerWebSocket,
-  method: RunningMethod,
-  params: unknown,
-  signal: AbortSignal,
-): unknown {
-  const context = { ws, signal, error: (name: string, data: unknown) => new ContractError(name, data) };
+export function invoke(call: Call, params: unknown): unknown {
+  const { channel, ws, method } = call;
+  const context = {
+    ws,
+    error: contractError,
+    get signal() {
+      return call.signal;
+    },
+  };
   if (channel.before === undefined) return method.run(params, context);
   return channel.before(async () => await method.run(params, context), { method: method.name, params, ws });
+}
+
+function contractError(name: string, data: unknown): ContractError {
+  return new ContractError(name, data);
 }
 
 export function invalidParams(issues: Issue[]): ErrorObject {
   return { code: RPC_CODES.INVALID_PARAMS, message: "Invalid params", data: { issues } };
 }
 
-/** What the client may know of an error; the rest goes to the log, under a reference that both have. */
+/** What the client may know of an error; the rest goes to the log, under a reference that both have. Never throws. */
 export function failure(
   ws: ServerWebSocket,
   method: RunningMethod,
   thrown: unknown,
 ): Outcome | Promise<Outcome> {
-  if (thrown instanceof RpcError && OURS.has(thrown.reason)) {
+  // With a code, it came over the wire: an answer to `ask`, and not this method's word.
+  if (thrown instanceof RpcError && thrown.code === undefined && OURS.has(thrown.reason)) {
     const code = RPC_CODES[thrown.reason as keyof typeof RPC_CODES];
     return { error: { code, message: thrown.message, data: thrown.data } };
   }
   if (!(thrown instanceof ContractError)) return internal(ws, method, toError(thrown));
-  const schema = method.contract.errors?.[thrown.name];
-  if (schema === undefined) {
-    return internal(
-      ws,
-      method,
-      new Error(`${method.name} threw error("${thrown.name}"), which the contract does not have`),
-    );
+  const { name, data } = thrown;
+  const { errors = {} } = method.contract;
+  if (!Object.hasOwn(errors, name)) {
+    const message = `${method.name} threw error("${name}"), which the contract does not have`;
+    return internal(ws, method, new Error(message));
   }
-  return after(validate(schema, thrown.data), (valid) => {
-    if (valid.issues)
-      return internal(ws, method, mismatch(`the data of error("${thrown.name}")`, valid.issues));
-    const data = { name: thrown.name, data: valid.value };
-    return { error: { code: RPC_CODES.CONTRACT, message: thrown.name, data } };
-  });
+  const failedAgain = (error: unknown): Outcome => internal(ws, method, toError(error));
+  try {
+    const outcome = after(validate(errors[name], data), (valid): Outcome => {
+      if (valid.issues) return internal(ws, method, mismatch(`the data of error("${name}")`, valid.issues));
+      return {
+        error: { code: RPC_CODES.CONTRACT, message: name, data: { name, data: valid.value } },
+      };
+    });
+    return outcome instanceof Promise ? outcome.catch(failedAgain) : outcome;
+  } catch (error) {
+    return failedAgain(error);
+  }
 }
 
 /** An error of the server's own: the client gets a reference, the log the error. */

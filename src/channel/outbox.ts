@@ -1,6 +1,7 @@
 // What a connection of a channel has still to be sent: nothing is dropped. A frame that Bun refuses waits, in order,
 // until there is room; one that waits too long closes the connection.
 
+import { type ErrorObject, RPC_CODES } from "../contract/frames.js";
 import type { ServerWebSocket } from "../server/socket.js";
 
 /** A frame that has waited this long ends the connection with 1013: its reader is not coming back. */
@@ -12,13 +13,36 @@ export class Outbox {
   #bytes = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(ws: ServerWebSocket) {
+  readonly #onEmpty: () => void;
+
+  /** @param onEmpty Called when nothing waits any more. */
+  constructor(ws: ServerWebSocket, onEmpty: () => void) {
     this.#ws = ws;
+    this.#onEmpty = onEmpty;
   }
 
   /** UTF-16 units that wait. */
   get waiting(): number {
     return this.#bytes;
+  }
+
+  /** Whether the reader is not behind. */
+  get hasRoom(): boolean {
+    return this.#queue.length === 0 && this.#ws.readyState === 1 && this.#ws.hasRoom();
+  }
+
+  /** Whether a frame is small enough to be sent: what a channel takes is what it gives, `maxPayloadLength`. */
+  fits(text: string, beside = 0): boolean {
+    const most = this.#ws.route.hub.settings.limits.maxPayloadLength - beside;
+    // A UTF-16 unit is at most 3 bytes of UTF-8.
+    return text.length * 3 <= most || Buffer.byteLength(text) <= most;
+  }
+
+  /** What is to be said of a frame that does not fit. */
+  tooLarge(what: string): ErrorObject {
+    const { maxPayloadLength } = this.#ws.route.hub.settings.limits;
+    const message = `${what} is larger than the server's maxPayloadLength, ${maxPayloadLength} bytes`;
+    return { code: RPC_CODES.TOO_LARGE, message };
   }
 
   send(text: string): void {
@@ -43,6 +67,9 @@ export class Outbox {
   }
 
   async #deliver(): Promise<void> {
+    // What waits is sent before `app.stop()` closes the connection.
+    const { work } = this.#ws.route.hub;
+    work.running++;
     this.#watchAge();
     while (this.#queue.length > 0 && (await this.#ws.drained())) {
       let sent = 0;
@@ -52,10 +79,14 @@ export class Outbox {
         this.#bytes -= text.length;
       }
       this.#queue.splice(0, sent);
+      // Bun may refuse while there is room, in a burst: then a turn of the event loop, not of the microtasks.
+      if (sent === 0) await new Promise(setImmediate);
     }
     clearTimeout(this.#timer);
     this.#queue = [];
     this.#bytes = 0;
+    work.done();
+    this.#onEmpty();
   }
 
   #watchAge(): void {

@@ -3,17 +3,8 @@
 
 import { encodeNotification } from "../contract/frames.js";
 import { validate } from "../contract/schema.js";
-import type { ServerWebSocket } from "../server/socket.js";
-import {
-  type ChannelParts,
-  failure,
-  internal,
-  invalidParams,
-  invoke,
-  mismatch,
-  type Outcome,
-  type RunningMethod,
-} from "./method.js";
+import type { Call } from "./call.js";
+import { failed, internal, invalidParams, invoke, mismatch, type Outcome } from "./method.js";
 import type { Outbox } from "./outbox.js";
 
 /** After so many values everybody else has a turn: a generator that waits for nothing would keep the thread. */
@@ -38,68 +29,99 @@ export class Gate {
   }
 }
 
-/** Sends a stream's values until it ends, fails or is aborted; resolves with how to answer its call. Never rejects. */
-export async function runStream(
-  channel: ChannelParts,
-  ws: ServerWebSocket,
-  outbox: Outbox,
-  call: { id: string | number | null; method: RunningMethod; params: unknown },
-  gate: Gate,
-  signal: AbortSignal,
-): Promise<Outcome> {
-  const { id, method, params } = call;
-  let iterator: AsyncIterator<unknown> | Iterator<unknown> | undefined;
-  const orAborted = untilAborted(signal);
+export interface StreamEnd {
+  /** How to answer the call. */
+  outcome: Outcome;
+  /** Resolves when the generator has ended too: one that waits for something ends only once that has come. */
+  ended: Promise<void>;
+}
+
+/** Sends a stream's values until it ends, fails or is aborted. Never rejects. */
+export async function runStream(call: Call, outbox: Outbox, gate: Gate): Promise<StreamEnd> {
+  const values = new Values(call.signal);
+  let outcome: Outcome;
   try {
-    const checked = await validate(method.contract.params, params);
-    if (checked.issues) return { error: invalidParams(checked.issues) };
-    const iterable = await invoke(channel, ws, method, checked.value, signal);
-    iterator = iterate(iterable);
-    for (let count = 1; ; count++) {
-      while (gate.opens && (await orAborted(gate.opens)) !== "aborted");
-      if (signal.aborted) return { result: null };
-      const step = await orAborted(iterator.next());
-      if (step === "aborted") return { result: null };
-      if (step.done) {
-        iterator = undefined;
-        return { result: null };
-      }
-      const valid = channel.validateResults
-        ? await validate(method.contract.stream, step.value)
-        : { value: step.value };
-      if (valid.issues) return internal(ws, method, mismatch(`a value of ${method.name}`, valid.issues));
-      if (signal.aborted) return { result: null };
-      outbox.send(encodeNotification("$/next", { id, value: valid.value }));
-      // The next value is not asked for before there is room for it.
-      if (!(await outbox.drained())) return { result: null };
-      if (count % TURN === 0) await new Promise(setImmediate);
-    }
+    outcome = await sendAll(call, outbox, gate, values);
   } catch (error) {
-    iterator = undefined;
-    return await failure(ws, method, error);
-  } finally {
-    // Not awaited: a generator that waits for something ends only once that has come.
-    void Promise.resolve(iterator?.return?.()).catch((error: unknown) => void failure(ws, method, error));
+    outcome = await failed(call, error);
+  }
+  const ended = values.end().catch(async (error: unknown) => void (await failed(call, error)));
+  return { outcome, ended };
+}
+
+async function sendAll(call: Call, outbox: Outbox, gate: Gate, values: Values): Promise<Outcome> {
+  const { channel, ws, method, id, signal } = call;
+  const checked = await validate(method.contract.params, call.params);
+  if (checked.issues) return { error: invalidParams(checked.issues) };
+  values.open(await invoke(call, checked.value));
+  for (let sent = 1; ; sent++) {
+    while (gate.opens && !signal.aborted) await values.orAborted(gate.opens);
+    const step = await values.next();
+    if (step.done) return { result: null };
+    let { value } = step;
+    if (channel.validateResults) {
+      const valid = await validate(method.contract.stream, value);
+      if (valid.issues) return internal(ws, method, mismatch(`a value of ${method.name}`, valid.issues));
+      value = valid.value;
+    }
+    if (signal.aborted) return { result: null };
+    const text = encodeNotification("$/next", { id, value: value ?? null });
+    if (!outbox.fits(text)) return { error: outbox.tooLarge(`A value of ${method.name}`) };
+    outbox.send(text);
+    // The next value is not asked for before there is room for it.
+    if (!outbox.hasRoom && !(await outbox.drained())) return { result: null };
+    if (sent % TURN === 0) await new Promise(setImmediate);
   }
 }
 
-function iterate(values: unknown): AsyncIterator<unknown> | Iterator<unknown> {
-  const source = values as Partial<AsyncIterable<unknown> & Iterable<unknown>> | null | undefined;
-  const iterator = source?.[Symbol.asyncIterator]?.() ?? source?.[Symbol.iterator]?.();
-  if (iterator) return iterator;
-  throw new TypeError("a streaming method must return an iterable: write it as async *method() { … }");
-}
+/** What a streaming method returned, read until it or the signal says that this is all. */
+class Values {
+  readonly #signal: AbortSignal;
+  #iterator: AsyncIterator<unknown> | Iterator<unknown> | undefined;
+  /** Ends the wait for a value. One listener for the whole stream: a race a value would be kept until its end. */
+  #stop: (() => void) | undefined;
 
-/** Awaits a promise, but no longer than the signal. Not `Promise.race`, which adds to the signal's promise each time. */
-function untilAborted(
-  signal: AbortSignal,
-): <T>(promise: T | PromiseLike<T>) => Promise<Awaited<T> | "aborted"> {
-  let abort: (() => void) | undefined;
-  signal.addEventListener("abort", () => abort?.(), { once: true });
-  return (promise) =>
-    new Promise((resolve, reject) => {
-      abort = () => resolve("aborted");
-      if (signal.aborted) abort();
+  constructor(signal: AbortSignal) {
+    this.#signal = signal;
+    signal.addEventListener("abort", () => this.#stop?.(), { once: true });
+  }
+
+  open(values: unknown): void {
+    const source = values as Partial<AsyncIterable<unknown> & Iterable<unknown>> | null | undefined;
+    // A string can be iterated over, but nobody means that.
+    const iterator =
+      typeof source === "object"
+        ? (source?.[Symbol.asyncIterator]?.() ?? source?.[Symbol.iterator]?.())
+        : undefined;
+    if (iterator === undefined)
+      throw new TypeError("a streaming method must return an iterable: write it as async *method() { … }");
+    this.#iterator = iterator;
+  }
+
+  async next(): Promise<IteratorResult<unknown>> {
+    if (this.#signal.aborted) return DONE;
+    try {
+      const step = await this.orAborted(this.#iterator!.next());
+      if (step === undefined) return DONE;
+      if (step.done) this.#iterator = undefined;
+      return step;
+    } catch (error) {
+      this.#iterator = undefined;
+      throw error;
+    }
+  }
+
+  /** Awaits a promise, but no longer than the signal: then it is `undefined`. */
+  orAborted<T>(promise: T | PromiseLike<T>): Promise<T | undefined> {
+    return new Promise((resolve, reject) => {
+      this.#stop = () => resolve(undefined);
       Promise.resolve(promise).then(resolve, reject);
     });
+  }
+
+  async end(): Promise<void> {
+    await this.#iterator?.return?.();
+  }
 }
+
+const DONE: IteratorResult<unknown> = { done: true, value: undefined };

@@ -49,8 +49,10 @@ export function classify(value: unknown): Frame {
   const hasId = Object.hasOwn(value, "id");
   const knownId = isId(id) ? id : null;
   if (jsonrpc !== "2.0") return { kind: "invalid", id: knownId, why: '"jsonrpc" must be "2.0"' };
-  if (hasId && !isId(id))
-    return { kind: "invalid", id: null, why: '"id" must be a string, a number or null' };
+  if (hasId && !isId(id)) {
+    const why = '"id" must be a string, a number (up to 2^53, so that it comes back as it was) or null';
+    return { kind: "invalid", id: null, why };
+  }
   if (method === undefined && hasId && (Object.hasOwn(value, "result") || isErrorObject(error))) {
     return { kind: "answer", id: knownId, result, error: isErrorObject(error) ? error : undefined };
   }
@@ -62,7 +64,8 @@ export function classify(value: unknown): Frame {
 }
 
 export function encodeResult(id: Id, result: unknown): string {
-  return JSON.stringify({ jsonrpc: "2.0", id, result: result === undefined ? null : result });
+  // JSON.stringify gives undefined for undefined, for functions and for symbols: as members they would be left out.
+  return `{"jsonrpc":"2.0","id":${JSON.stringify(id)},"result":${JSON.stringify(result) ?? "null"}}`;
 }
 
 export function encodeError(id: Id, error: ErrorObject): string {
@@ -78,7 +81,8 @@ export function encodeCall(id: Id, method: string, params: unknown): string {
 }
 
 function isId(value: unknown): value is Id {
-  return typeof value === "string" || typeof value === "number" || value === null;
+  if (typeof value === "number") return Math.abs(value) <= Number.MAX_SAFE_INTEGER;
+  return typeof value === "string" || value === null;
 }
 
 function isErrorObject(value: unknown): value is ErrorObject {

@@ -27,7 +27,8 @@ const MOST_ISSUES = 20;
 export function validate(schema: Schema | undefined, value: unknown): Validated | Promise<Validated> {
   if (schema === undefined) return { value };
   const result = schema["~standard"].validate(value);
-  return result instanceof Promise ? result.then(validated) : validated(result);
+  // Not only of this realm's Promise: a thenable taken for a result would be "valid", and undefined.
+  return "then" in result ? Promise.resolve(result).then(validated) : validated(result);
 }
 
 export function isSchema(value: unknown): value is Schema {
