@@ -127,6 +127,22 @@ test("Bun bundles it", () => {
   expect(built).toContain("out.js");
 });
 
+test("harpia/testing tests an app of harpia's, and asks for no test runner", async () => {
+  const script = `
+    import { harpia } from "harpia";
+    import { testApp } from "harpia/testing";
+    const app = harpia();
+    app.ws("/echo", { message: (ws, message) => void ws.send(message) });
+    {
+      await using t = await testApp(app);
+      const socket = await t.socket("/echo");
+      socket.send("hello");
+      console.log(await socket.next());
+    }`;
+  await Bun.write(join(project, "echo.mjs"), script);
+  expect(run([process.execPath, "echo.mjs"], project)).toBe("hello\n");
+});
+
 test("on Node it says that it needs Bun, and how to get it", () => {
   const script = `import("harpia").then(({ harpia }) => harpia()).catch((error) => console.log(error.code, error.message))`;
   const said = run(["node", "-e", script], project);
