@@ -79,7 +79,8 @@ export class Client<C extends Contract> {
       onOpen: () => this.#calls.arrived(),
       onText: (text) => this.#receive(text),
       onDown: (code, refused) => this.#calls.down(code, refused),
-      onState: (state) => tell(this.#stateListeners, state),
+      // A listener may have changed it: then the others have heard what it is now, and must not hear what it was.
+      onState: (state) => tell(this.#stateListeners, state, () => state === this.state),
     });
     this.#calls = new Calls(this.#connection, options.timeout);
   }
@@ -285,8 +286,9 @@ function addressOf(url: string | URL, path: string, params: Record<string, strin
 }
 
 /** A listener's error is its owner's: it goes where uncaught errors go, and disturbs nobody else. */
-function tell<T>(listeners: Iterable<(what: T) => unknown>, what: T): void {
+function tell<T>(listeners: Iterable<(what: T) => unknown>, what: T, isTrue = () => true): void {
   for (const listener of Array.from(listeners)) {
+    if (!isTrue()) return;
     try {
       listener(what);
     } catch (error) {
