@@ -4,10 +4,9 @@
 import { type ErrorObject, RPC_CODES } from "../contract/frames.js";
 import type { ServerWebSocket } from "../server/socket.js";
 
-/** A frame that has waited this long ends the connection with 1013: its reader is not coming back. */
-const LONGEST_WAIT_MS = 30_000;
-
 export class Outbox {
+  /** @internal A frame that has waited this long ends the connection with 1013. Changed by tests alone. */
+  static longestWaitMs = 30_000;
   readonly #ws: ServerWebSocket;
   #queue: { text: string; since: number }[] = [];
   #bytes = 0;
@@ -93,7 +92,7 @@ export class Outbox {
     const [oldest] = this.#queue;
     if (oldest === undefined) return;
     const age = performance.now() - oldest.since;
-    if (age >= LONGEST_WAIT_MS) return this.#ws.close(1013, "Reading too slowly");
-    this.#timer = setTimeout(() => this.#watchAge(), LONGEST_WAIT_MS - age + 1);
+    if (age >= Outbox.longestWaitMs) return this.#ws.close(1013, "Reading too slowly");
+    this.#timer = setTimeout(() => this.#watchAge(), Outbox.longestWaitMs - age + 1);
   }
 }
