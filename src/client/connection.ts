@@ -127,6 +127,7 @@ export class Connection {
     }
     const socket = this.#socket;
     socket.onopen = () => {
+      socket.onerror = () => {}; // from now on `close` follows, with a code
       if (isOver()) return;
       // A refusal comes as an open and a close right behind it (docs/protocol.md), so this is no success yet: an
       // answer is.
@@ -142,7 +143,10 @@ export class Connection {
     socket.onclose = ({ code, reason }: { code: number; reason: string }) => {
       if (!isOver()) this.#lost(code, reason === REFUSED);
     };
-    socket.onerror = () => {}; // `close` follows
+    // Node 22 tells of a connection that failed by this alone; elsewhere `close` follows, and always with 1006.
+    socket.onerror = () => {
+      if (!isOver()) this.#lost(DEAD);
+    };
   }
 
   #opened(): void {
