@@ -1,97 +1,108 @@
-// The client in a real browser: bundled as users bundle it, against a real server that is stopped and started again.
+// The client in a real browser: bundled as users bundle it, against a server that is killed and started again, whose
+// tokens end, and that cannot be reached for a while.
 
 import { expect, test } from "bun:test";
-import { join } from "node:path";
-import { defineChannel } from "harpia/contract";
-import { z } from "zod";
-import { listen, quiet } from "../support/app.js";
+import type { Page } from "playwright-core";
+import { bundle, type ServerProcess, startServer } from "../support/client.js";
 import { launchChromium } from "../support/chromium.js";
 import { testWith } from "../support/programs.js";
 
-const CLIENT = join(import.meta.dir, "../../src/client/index.ts");
-
-const contract = defineChannel({
-  path: "/chat",
-  methods: {
-    hello: { params: z.object({ name: z.string() }), result: z.string() },
-    count: { stream: z.number() },
-  },
-  events: { said: { params: z.object({ text: z.string() }) } },
-});
-
-async function bundle(): Promise<string> {
-  const built = await Bun.build({ entrypoints: [CLIENT], target: "browser", minify: true });
-  return await built.outputs[0]!.text();
+/** What a page keeps between two looks at it. */
+interface Kept {
+  client: import("../../src/client/index.js").Client<typeof import("./fixture/contract.js").contract>;
+  states: string[];
+  said: string[];
+  tokens: number;
 }
 
-function serve(code: string, port = 0) {
-  const app = quiet();
-  const live = app
-    .channel(contract, {
-      upgrade: (_request, { token }) => ({ name: token ?? "nobody" }),
-    })
-    .implement({
-      methods: {
-        hello: ({ name }, { ws }) => `Hello ${name}, from ${ws.data.name}`,
-        async *count() {
-          yield* [1, 2, 3];
-        },
-      },
-    });
-  const routes = {
-    "/": new Response("<!doctype html><title>client</title>", { headers: { "content-type": "text/html" } }),
-    "/client.js": new Response(code, { headers: { "content-type": "text/javascript" } }),
-  };
-  return { app, live, port: listen(app, { port, routes }) };
+/** Opens the server's page, and connects there; `tokens` are what `token()` gives, the last of them for ever. */
+async function connectIn(page: Page, server: ServerProcess, tokens: string[]): Promise<void> {
+  await page.goto(`${server.url}/`);
+  await page.evaluate(async (tokens) => {
+    const { connect } = (await import(
+      `${location.origin}/client.js`
+    )) as typeof import("../../src/client/index.js");
+    const kept: Omit<Kept, "client"> = { states: [], said: [], tokens: 0 };
+    // A page needs no schemas: the server validates.
+    const client = connect({ path: "/chat/:room" } as const, {
+      url: "/",
+      params: { room: "tea time" },
+      timeout: 30_000,
+      token: async () => tokens[Math.min(kept.tokens++, tokens.length - 1)],
+    }) as unknown as Kept["client"];
+    client.onState((state) => kept.states.push(state));
+    client.on("said", ({ text }) => kept.said.push(text));
+    client.answer("confirm", ({ what }) => what === "delete");
+    Object.assign(globalThis, kept, { client });
+  }, tokens);
 }
+
+const hello = (page: Page, name: string): Promise<string> =>
+  page.evaluate((name) => (globalThis as unknown as Kept).client.call("hello", { name }), name);
+
+const statesOf = (page: Page): Promise<string[]> =>
+  page.evaluate(() => (globalThis as unknown as Kept).states);
+
+const untilState = async (page: Page, count: number): Promise<string[]> => {
+  await page.waitForFunction((count) => (globalThis as unknown as Kept).states.length >= count, count);
+  return await statesOf(page);
+};
 
 testWith("chromium")(
-  "calls, streams, events, a token, and coming back, in Chromium",
+  "Chromium: calls, streams, events, answers; kill -9 and a new server; a token that ends; offline and online",
   async () => {
-    const code = await bundle();
-    const first = serve(code);
+    const first = await startServer();
     await using browser = await launchChromium();
-    const page = await browser.newPage();
-    await page.goto(`http://127.0.0.1:${first.port}/`);
+    const context = await browser.newContext();
+    const page = await context.newPage();
+    const errors: Error[] = [];
+    page.on("pageerror", (error) => errors.push(error));
+    await connectIn(page, first, ["tökén"]);
+    expect(await hello(page, "Ada")).toBe("Hello Ada in tea time, from tökén");
     const seen = await page.evaluate(async () => {
-      const { connect } = (await import(
-        `${location.origin}/client.js`
-      )) as typeof import("../../src/client/index.js");
-      // The page needs no schemas: the server validates.
-      const client = connect({ path: "/chat", methods: { count: { stream: {} as never } } } as const, {
-        url: "/", // where the page came from
-        token: () => "tökén",
-      });
-      Object.assign(globalThis, { client, states: [] as string[], said: [] as string[] });
-      const kept = globalThis as unknown as { states: string[]; said: string[] };
-      client.onState((state) => kept.states.push(state));
-      client.on("said" as never, (({ text }: { text: string }) => kept.said.push(text)) as never);
-      const hello: unknown = await client.call("hello" as never, { name: "Ada" } as never, {});
-      const values: unknown[] = [];
-      for await (const value of client.stream("count")) values.push(value);
-      return [hello, values];
+      const { client, said } = globalThis as unknown as Kept;
+      const values: number[] = [];
+      for await (const value of client.stream("count", { to: 1e9 })) if (values.push(value) === 3) break;
+      const answer = await client.call("trigger", { what: "confirm" });
+      await client.call("trigger", { what: "said" });
+      return { values, answer, said };
     });
-    expect(seen).toEqual(["Hello Ada, from tökén", [1, 2, 3]]);
-    await first.live.broadcast("said", { text: "hello all" });
-    await page.waitForFunction(() => (globalThis as unknown as { said: string[] }).said.length === 1);
+    expect(seen).toEqual({ values: [0, 1, 2], answer: true, said: ["hello"] });
 
-    await first.app.stop({ timeout: 100 });
-    await page.waitForFunction(
-      () => (globalThis as unknown as { states: string[] }).states.at(-1) === "reconnecting",
+    // The server dies.
+    const lost = page.evaluate(() =>
+      (globalThis as unknown as Kept).client.call("never").catch((error: { reason: string }) => error.reason),
     );
-    const second = serve(code, first.port);
-    // Waits for the connection, which comes back by itself.
-    const again = await page.evaluate(() =>
-      (
-        globalThis as unknown as {
-          client: { call(method: string, params: object, options: object): Promise<unknown> };
-        }
-      ).client.call("hello", { name: "Bob" }, { timeout: 25_000 }),
-    );
-    expect(again).toBe("Hello Bob, from tökén");
-    await second.app.stop();
+    await hello(page, "again"); // behind it, so it has left
+    await first.kill("SIGKILL");
+    expect(await lost).toBe("CONNECTION_LOST");
+    const waiting = hello(page, "Bob");
+    await using second = await startServer(first.port);
+    expect(await waiting).toBe("Hello Bob in tea time, from tökén");
+    expect(await statesOf(page)).toEqual(["open", "reconnecting", "open"]);
+
+    // The network goes, and the server with it. The next attempt would be in a year; but the page comes online again.
+    await page.evaluate(() => (Math.random = () => 1e8));
+    await second.kill("SIGKILL");
+    await untilState(page, 4);
+    await context.setOffline(true);
+    await using _third = await startServer(first.port);
+    expect(await page.evaluate(() => navigator.onLine)).toBe(false);
+    expect((await statesOf(page)).at(-1)).toBe("reconnecting");
+    await context.setOffline(false);
+    expect((await untilState(page, 5)).at(-1)).toBe("open");
+    expect(await hello(page, "Cy")).toBe("Hello Cy in tea time, from tökén");
+
+    // The token has ended before the page connects, and ends again while it is connected.
+    await connectIn(page, first, ["old", "second", "third"]);
+    expect(await hello(page, "Di")).toBe("Hello Di in tea time, from second");
+    await page.evaluate(() => (globalThis as unknown as Kept).client.call("trigger", { what: "expire" }));
+    await untilState(page, 4);
+    expect(await hello(page, "Di")).toBe("Hello Di in tea time, from third");
+    expect(await statesOf(page)).toEqual(["reconnecting", "open", "reconnecting", "open"]);
+    expect(errors).toEqual([]);
   },
-  40_000,
+  60_000,
 );
 
 test("bundled, minified and compressed it is under 7 kB, and needs nothing else", async () => {
