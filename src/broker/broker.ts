@@ -134,7 +134,8 @@ export type BrokerErrorCode =
   | "BROKER_READ_ONLY"
   | "BROKER_FULL"
   | "BROKER_SCHEMA"
-  | "BROKER_CORRUPT";
+  | "BROKER_CORRUPT"
+  | "BROKER_INVALID_OPTION";
 
 /** A broker failed: at its start, or later, when whether a publication was stored is not known. */
 export class BrokerError extends Error {

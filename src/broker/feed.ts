@@ -46,22 +46,26 @@ export class Feed {
   }
 }
 
-/** The feeds of topics that keep nothing: one is there for as long as somebody listens. */
-export class PlainFeeds {
+/** The feeds of many topics: one is there for as long as somebody listens. */
+export class Feeds {
   readonly #feeds = new Map<string, Feed>();
 
-  send(topic: string, payload: string, except: string | undefined): void {
-    this.#feeds.get(topic)?.send({ position: undefined, payload, except });
+  has(topic: string): boolean {
+    return this.#feeds.has(topic);
   }
 
-  add(topic: string, deliver: Deliver): () => void {
+  add(topic: string, deliver: Deliver, after = 0): () => void {
     const feed = this.#feeds.get(topic) ?? new Feed();
     this.#feeds.set(topic, feed);
-    const remove = feed.add(deliver);
+    const remove = feed.add(deliver, after);
     return () => {
       remove();
       if (feed.empty && this.#feeds.get(topic) === feed) this.#feeds.delete(topic);
     };
+  }
+
+  send(topic: string, publication: Publication): void {
+    this.#feeds.get(topic)?.send(publication);
   }
 
   clear(): void {

@@ -14,7 +14,7 @@ import {
   type StoredMessage,
   type Subscription,
 } from "./broker.js";
-import { Feed, PlainFeeds } from "./feed.js";
+import { Feed, Feeds } from "./feed.js";
 import { MemoryPresence } from "./presence.js";
 
 /** How often what has outlived its `ttl` is freed. Reading never shows it, however late that is. */
@@ -102,7 +102,7 @@ export class MemoryBroker implements Broker {
   readonly shared = false;
   readonly presence = new MemoryPresence();
   readonly #topics = new Map<string, Topic>();
-  readonly #plain = new PlainFeeds();
+  readonly #plain = new Feeds();
   #sweeper: ReturnType<typeof setInterval> | undefined;
   #closed = false;
 
@@ -110,7 +110,7 @@ export class MemoryBroker implements Broker {
     this.#refuseClosed();
     const { history, idempotencyKey, except } = options;
     if (history === undefined) {
-      this.#plain.send(topic, payload, except);
+      this.#plain.send(topic, { position: undefined, payload, except });
       return undefined;
     }
     const now = performance.now();
