@@ -62,10 +62,8 @@ export class Slots {
 
   /** Those that come back go before those that have not begun. */
   #settle(): void {
-    while (this.#free > 0) {
-      const slot = this.#returning.shift();
-      if (slot === undefined) return;
-      if (!slot.goOn()) continue;
+    while (this.#free > 0 && this.#returning.length > 0) {
+      if (!this.#returning.shift()!.goOn()) continue;
       this.#free--;
       this.#lent--;
     }
@@ -78,7 +76,8 @@ export class Slot {
   #asks = 0;
   #lent = false;
   #over = false;
-  #wake: (() => void)[] = [];
+  /** Those of the call that have their answers; most calls never ask. */
+  #wake: (() => void)[] | undefined = undefined;
 
   constructor(slots: Slots) {
     this.#slots = slots;
@@ -111,7 +110,9 @@ export class Slot {
 
   /** @internal For Slots: the call has its slot again. @returns whether it needed one. */
   goOn(): boolean {
-    for (const wake of this.#wake.splice(0)) wake();
+    const wake = this.#wake;
+    this.#wake = undefined;
+    wake?.forEach((goOn) => goOn());
     if (this.#over || !this.#lent) return false;
     this.#lent = false;
     return true;
@@ -129,7 +130,7 @@ export class Slot {
     // A call that awaits several answers goes on with the last of them.
     if (this.#over || this.#asks > 0 || !this.#lent) return;
     const { promise, resolve } = Promise.withResolvers<void>();
-    this.#wake.push(resolve);
+    (this.#wake ??= []).push(resolve);
     this.#slots.takeBack(this);
     await promise;
   }
