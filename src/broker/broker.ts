@@ -126,16 +126,19 @@ export interface Broker {
   close(): Promise<void>;
 }
 
-/** What can be wrong with a broker. */
-export type BrokerErrorCode =
-  | "BROKER_UNAVAILABLE"
-  | "BROKER_CLOSED"
-  | "BROKER_LOCKED"
-  | "BROKER_READ_ONLY"
-  | "BROKER_FULL"
-  | "BROKER_SCHEMA"
-  | "BROKER_CORRUPT"
-  | "BROKER_INVALID_OPTION";
+/** What can be wrong with a broker. Explained one by one in docs/errors.md. */
+export const BROKER_ERROR_CODES = [
+  "BROKER_UNAVAILABLE",
+  "BROKER_CLOSED",
+  "BROKER_LOCKED",
+  "BROKER_READ_ONLY",
+  "BROKER_FULL",
+  "BROKER_SCHEMA",
+  "BROKER_CORRUPT",
+  "BROKER_INVALID_OPTION",
+] as const;
+
+export type BrokerErrorCode = (typeof BROKER_ERROR_CODES)[number];
 
 /** A broker failed: at its start, or later, when whether a publication was stored is not known. */
 export class BrokerError extends Error {

@@ -20,6 +20,7 @@ import { MemoryPresence } from "./presence.js";
 import { SqliteFile, type SqliteOptions } from "./sqlite-file.js";
 import { type Draft, SqliteLog } from "./sqlite-log.js";
 
+export { type Broker, BrokerError, type BrokerErrorCode } from "./broker.js";
 export type { SqliteOptions } from "./sqlite-file.js";
 
 /**

@@ -5,6 +5,8 @@ import { expect, test } from "bun:test";
 import { existsSync, mkdirSync, rmSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { ERROR_CODES, harpia } from "harpia";
+import { sqlite } from "harpia/sqlite";
+import { BROKER_ERROR_CODES } from "../../src/broker/broker.js";
 import { anchors, blocks, type Page, pages, programs, ROOT } from "./markdown.js";
 
 const page = (path: string): Page => pages.find((page) => page.path === path)!;
@@ -106,6 +108,23 @@ test("docs/errors.md explains every error code, and no other", () => {
   expect(explained.toSorted()).toEqual([...ERROR_CODES].sort());
 });
 
+test("its table of BrokerError has every code, and no other", () => {
+  const { text } = page("docs/errors.md");
+  const section = text.slice(text.indexOf("## BrokerError"), text.indexOf("## ProtocolError"));
+  const explained = [...section.matchAll(/^\| `([A-Z_]+)`/gm)].map(([, code]) => code!);
+  expect(explained.toSorted()).toEqual([...BROKER_ERROR_CODES].sort());
+});
+
+test("docs/brokers.md lists every option of `sqlite`, and no other", () => {
+  const known = messageOf(() => sqlite("never-made.db", { qqqqqq: 1 } as never)).match(
+    /It takes: (.*)\./,
+  )![1]!;
+  const { text } = page("docs/brokers.md");
+  const section = text.slice(text.indexOf("## SQLite"), text.indexOf("### What it costs"));
+  const listed = [...section.matchAll(/^\| `(\w+)`/gm)].map(([, name]) => name!);
+  expect(listed.toSorted()).toEqual(known.split(", ").sort());
+});
+
 test("every error code is thrown somewhere in the source", async () => {
   const source = Bun.spawnSync([
     "grep",
@@ -113,7 +132,8 @@ test("every error code is thrown somewhere in the source", async () => {
     '"[A-Z]+(_[A-Z]+)+"|"STOPPED"',
     join(ROOT, "src"),
   ]).stdout.toString();
-  for (const code of ERROR_CODES) expect([code, source.split(`"${code}"`).length > 2]).toEqual([code, true]);
+  for (const code of [...ERROR_CODES, ...BROKER_ERROR_CODES])
+    expect([code, source.split(`"${code}"`).length > 2]).toEqual([code, true]);
 });
 
 test("docs/options.md lists every option, and no other", () => {
