@@ -114,11 +114,12 @@ export class Harpia {
   }
 
   #register(path: string, handlers: unknown, closesFor: string | undefined): void {
-    this.#refuseStopped(`app.ws(${show(path)}, …)`);
+    const where = `app.${closesFor === undefined ? "ws" : "channel"}(${show(path)}, …)`;
+    this.#refuseStopped(where);
     if (this.#frozen) {
       throw new HarpiaError(
         "ROUTES_FROZEN",
-        `app.ws(${show(path)}, …): serveOptions() has handed out the routes already. Register all routes before it.`,
+        `${where}: serveOptions() has handed out the routes already. Register all routes before it.`,
         { value: path },
       );
     }
@@ -128,7 +129,7 @@ export class Harpia {
     if (twin) {
       const why =
         twin.path === path ? "it is registered already" : `${show(twin.path)} matches the same requests`;
-      throw new HarpiaError("ROUTE_CONFLICT", `app.ws(${show(path)}, …): ${why}. A path has one route.`, {
+      throw new HarpiaError("ROUTE_CONFLICT", `${where}: ${why}. A path has one route.`, {
         value: path,
       });
     }

@@ -1,14 +1,15 @@
 // The server's side of a contract: makes a WebSocket route of an implementation, and the Live through which the
 // server speaks first.
 
-import type { Contract } from "../contract/contract.js";
+import { type Contract, defineChannel } from "../contract/contract.js";
 import { encodeNotification, SUBPROTOCOL } from "../contract/frames.js";
 import { validate } from "../contract/schema.js";
 import { HarpiaError, refuseUnknown, show } from "../server/errors.js";
-import { checkCount, compileRateLimit, type WebSocketRoute } from "../server/route.js";
+import { checkCount, type WebSocketRoute } from "../server/route.js";
 import type { ServerWebSocket } from "../server/socket.js";
+import { checkHooks, checkTimeout, LONGEST_TIMER_MS, methodsOf } from "./check.js";
 import type { Live } from "./implementation.js";
-import { type ChannelParts, mismatch, type RunningMethod } from "./method.js";
+import { type ChannelParts, mismatch } from "./method.js";
 import { Peer } from "./peer.js";
 
 /** The code with which a connection closes whose token has ended: 4000 + 401. */
@@ -16,9 +17,6 @@ const UNAUTHORIZED = 4401;
 
 const DEFAULT_CONCURRENCY = 64;
 const DEFAULT_ASK_MS = 10_000;
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
-
-const KNOWN = "upgrade origins rateLimit open close refresh before concurrency validateResults".split(" ");
 
 /** Makes a route of a channel. Throws `UNKNOWN_OPTION`, `INVALID_OPTION`. */
 export function implement<C extends Contract>(
@@ -26,14 +24,19 @@ export function implement<C extends Contract>(
   hooks: object,
   implementation: object,
 ): { route: WebSocketRoute; live: Live<C> } {
-  const where = `app.channel(${show(contract?.path)}, …)`;
+  if (typeof contract !== "object" || contract === null) {
+    const message = `app.channel(contract): a contract is what defineChannel returns, and this is ${show(contract)}.`;
+    throw new HarpiaError("INVALID_OPTION", message, { value: contract });
+  }
+  defineChannel(contract); // it may be an object that nobody has checked
+  const where = `app.channel(${show(contract.path)}, …)`;
   for (const [name, value] of Object.entries({ hooks, implementation })) {
     if (typeof value === "object" && value !== null) continue;
     throw new HarpiaError("INVALID_OPTION", `${where}: ${name} must be an object, and is ${show(value)}.`, {
       value,
     });
   }
-  refuseUnknown(hooks, KNOWN, `${where}: hooks`);
+  checkHooks(hooks, where);
   // Its types are erased from here on: the compiler has held them to the contract.
   const given = hooks as Erased;
   refuseUnknown(implementation, ["methods"], `${where}.implement(…)`);
@@ -139,54 +142,3 @@ type Erased = Pick<WebSocketRoute, "upgrade" | "origins" | "rateLimit" | "open" 
   before?: ChannelParts["before"];
   refresh?: ChannelParts["refresh"];
 };
-
-function methodsOf(
-  contract: Contract,
-  given: Record<string, unknown>,
-  where: string,
-): Map<string, RunningMethod> {
-  const names = Object.keys(contract.methods ?? {});
-  refuseUnknown(given, names, `${where}: methods`);
-  return new Map(
-    names.map((name) => {
-      // `toString` and its like are there on every object.
-      const method =
-        given[name] === (Object.prototype as Record<string, unknown>)[name] ? undefined : given[name];
-      const options = typeof method === "function" ? { run: method } : method;
-      const { run, timeout, rateLimit } = (options ?? {}) as Record<string, unknown>;
-      if (typeof run !== "function") {
-        throw new HarpiaError(
-          "INVALID_OPTION",
-          `${where}: the contract has the method "${name}", so implement({ methods }) needs a function ${name}(params, context), and has ${show(method)}.`,
-          { value: name },
-        );
-      }
-      const of = `${where}: the method ${show(name)}`;
-      refuseUnknown(options as object, ["run", "timeout", "rateLimit"], of);
-      const limit = rateLimit as { messages: number; per: number; burst?: number } | undefined;
-      if (typeof limit === "object" && limit !== null)
-        refuseUnknown(limit, ["messages", "per", "burst"], `${of}: "rateLimit"`);
-      return [
-        name,
-        {
-          name,
-          contract: contract.methods![name]!,
-          run: run.bind(given) as RunningMethod["run"],
-          timeout: checkTimeout(timeout, of),
-          bucket: compileRateLimit(limit, of),
-        },
-      ];
-    }),
-  );
-}
-
-/** Milliseconds that a timer can wait, or throws `INVALID_OPTION`. */
-function checkTimeout(timeout: unknown, where: string): number | undefined {
-  if (timeout === undefined) return undefined;
-  if (typeof timeout === "number" && timeout > 0 && timeout <= LONGEST_TIMER_MS) return timeout;
-  throw new HarpiaError(
-    "INVALID_OPTION",
-    `${where}: "timeout" must be milliseconds, more than 0 and at most ${LONGEST_TIMER_MS}, and is ${show(timeout)}.`,
-    { value: timeout },
-  );
-}

@@ -105,6 +105,10 @@ function checkMethod(name: string, method: Method): void {
   for (const part of ["params", "result", "stream"] as const) checkSchema(method[part], part, where);
   if (method.result && method.stream)
     throw new TypeError(`${where} has both "result" and "stream": give it one.`);
+  if (method.idempotent !== undefined && typeof method.idempotent !== "boolean")
+    throw new TypeError(`${where}: "idempotent" must be true or false.`);
+  if (method.errors !== undefined && (typeof method.errors !== "object" || method.errors === null))
+    throw new TypeError(`${where}: "errors" must be an object of schemas by name.`);
   for (const [error, schema] of Object.entries(method.errors ?? {}))
     checkSchema(schema, `errors.${error}`, where);
 }

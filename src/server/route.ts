@@ -137,8 +137,8 @@ export class Route {
   readonly closesFor: string | undefined;
 
   constructor(path: string, handlers: WebSocketRoute, hub: Hub, closesFor?: string) {
-    const where = `app.ws(${show(path)}, …)`;
-    checkPath(path);
+    const where = `app.${closesFor === undefined ? "ws" : "channel"}(${show(path)}, …)`;
+    checkPath(path, where);
     if (typeof handlers !== "object" || handlers === null) {
       throw new HarpiaError(
         "INVALID_OPTION",
@@ -179,9 +179,9 @@ export function shapeOf(path: string): string {
   return path.replace(/:[^/]+/g, ":");
 }
 
-function checkPath(path: unknown): void {
+function checkPath(path: unknown, where: string): void {
   const refuse = (why: string): never => {
-    throw new HarpiaError("INVALID_PATH", `app.ws(${show(path)}, …): ${why}`, { value: path });
+    throw new HarpiaError("INVALID_PATH", `${where}: ${why}`, { value: path });
   };
   if (typeof path !== "string") return refuse('a path is a string such as "/chat" or "/room/:roomId".');
   if (!path.startsWith("/")) return refuse(`a path starts with "/": write ${show(`/${path}`)}.`);
