@@ -5,12 +5,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { blocks, pages, ROOT } from "./docs/markdown.js";
-
-const SAMPLE = blocks(
-  pages.find(({ path }) => path === "README.md")!,
-  "ts",
-)[0]!;
+import { readme, ROOT } from "./docs/markdown.js";
 
 const folder = mkdtempSync(join(tmpdir(), "harpia-package-"));
 const project = join(folder, "project");
@@ -74,11 +69,14 @@ test("arethetypeswrong finds nothing for ESM, which is all there is", async () =
   expect(said.split("🟢").length - 1).toBeGreaterThanOrEqual(2 * Object.keys(exports).length);
 }, 30_000);
 
-test("the README's first sample type-checks against it, and runs", async () => {
+test("the README's samples type-check against it, and run", async () => {
   // What the reader installs beside it: Bun's types.
   mkdirSync(join(project, "node_modules/@types"), { recursive: true });
   symlinkSync(join(ROOT, "node_modules/@types/bun"), join(project, "node_modules/@types/bun"));
-  await Bun.write(join(project, "room.ts"), SAMPLE.replace("port: 3000", "port: 0"));
+  symlinkSync(join(ROOT, "node_modules/zod"), join(project, "node_modules/zod"));
+  for (const name of ["chat.ts", "server.ts", "client.ts", "room.ts"]) {
+    await Bun.write(join(project, name), readme(name).replace("port: 3000", "port: 0"));
+  }
   const compilerOptions = {
     strict: true,
     noEmit: true,
@@ -87,19 +85,25 @@ test("the README's first sample type-checks against it, and runs", async () => {
     types: ["bun"],
     skipLibCheck: true,
   };
-  await Bun.write(join(project, "tsconfig.json"), JSON.stringify({ compilerOptions, include: ["room.ts"] }));
+  await Bun.write(join(project, "tsconfig.json"), JSON.stringify({ compilerOptions, include: ["*.ts"] }));
   expect(run(["node", join(ROOT, "node_modules/typescript/bin/tsc"), "-p", "."], project)).toBe("");
 
-  const child = Bun.spawn([process.execPath, "room.ts"], { cwd: project, stdout: "pipe", stderr: "inherit" });
-  const { value } = await child.stdout.pipeThrough(new TextDecoderStream()).getReader().read();
-  expect(value).toMatch(/^listening on http:\/\/localhost:\d+\/$/m);
-  const url = /http:\S+/.exec(value!)![0].replace("http", "ws");
-  const socket = new WebSocket(`${url}room/lobby?token=token-of-ada`);
+  await using room = await start("room.ts");
+  const socket = new WebSocket(`${room.url}/room/lobby?token=token-of-ada`);
   const answer = new Promise((resolve) => (socket.onmessage = ({ data }) => resolve(data)));
   socket.onopen = () => socket.send("hello");
   expect(await answer).toBe("Ada: hello");
-  child.kill();
-  await child.exited;
+  socket.close();
+
+  await using server = await start("server.ts");
+  await Bun.write(join(project, "client.ts"), readme("client.ts").replace("ws://localhost:3000", server.url));
+  await using client = Bun.spawn([process.execPath, "client.ts"], { cwd: project, stdout: "pipe" });
+  let said = "";
+  for await (const text of client.stdout.pipeThrough(new TextDecoderStream())) {
+    said += text;
+    if (said.endsWith("\n0\n")) break;
+  }
+  expect(said).toStartWith("open\nAda: hello\nsaid at ");
 }, 30_000);
 
 test("its hooks bundle for browsers beside the user's React, as a module for clients", async () => {
@@ -149,6 +153,13 @@ test("on Node it says that it needs Bun, and how to get it", () => {
   expect(said).toStartWith("BUN_REQUIRED");
   expect(said).toContain("npm install bun");
 });
+
+async function start(file: string): Promise<AsyncDisposable & { url: string }> {
+  const child = Bun.spawn([process.execPath, file], { cwd: project, stdout: "pipe", stderr: "inherit" });
+  const { value } = await child.stdout.pipeThrough(new TextDecoderStream()).getReader().read();
+  const [, address] = /^listening on http(:\S+)\/$/m.exec(value ?? "")!;
+  return { url: `ws${address}`, [Symbol.asyncDispose]: () => child[Symbol.asyncDispose]() };
+}
 
 function run(command: string[], cwd: string): string {
   const { exitCode, stdout, stderr } = Bun.spawnSync(command, {

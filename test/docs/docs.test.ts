@@ -7,7 +7,7 @@ import { dirname, join, relative } from "node:path";
 import { ERROR_CODES, harpia } from "harpia";
 import { sqlite } from "harpia/sqlite";
 import { BROKER_ERROR_CODES } from "../../src/broker/broker.js";
-import { anchors, blocks, type Page, pages, programs, ROOT } from "./markdown.js";
+import { anchors, blocks, type Page, pages, programs, readme, ROOT } from "./markdown.js";
 
 const page = (path: string): Page => pages.find((page) => page.path === path)!;
 
@@ -48,18 +48,41 @@ test("every browser sample parses", () => {
   for (const each of pages) for (const block of blocks(each, "js")) transpiler.transformSync(block);
 });
 
-test("the README's first sample runs: members are let in, others refused, and everybody hears", async () => {
-  const file = join(ROOT, ".cache/readme/room.ts");
-  // Its port is the reader's; a test takes any free one.
-  await Bun.write(file, blocks(page("README.md"), "ts")[0]!.replace("port: 3000", "port: 0"));
-  const child = Bun.spawn([process.execPath, file], { cwd: ROOT, stdout: "pipe", stderr: "inherit" });
-  const { value } = await child.stdout.pipeThrough(new TextDecoderStream()).getReader().read();
-  const url = /^listening on (http:\S+)$/m.exec(value!)![1]!.replace("http", "ws");
+test("the README's client is told, answered, streamed to, and comes back when the server does", async () => {
+  await using first = await run("server.ts");
+  const { port } = new URL(first.url);
+  await using ada = start(await place("client.ts", port));
+  expect(await ada.until("0")).toEqual([
+    "open",
+    "Ada: hello",
+    expect.stringMatching(/^said at /),
+    "3",
+    "2",
+    "1",
+    "0",
+  ]);
+  first.child.kill("SIGTERM");
+  await first.child.exited;
+  await ada.until("reconnecting");
+  await using _again = await run("server.ts", port);
+  await ada.until("open");
+}, 30_000);
 
+test("the README's client says until when it is muted", async () => {
+  await using server = await run("server.ts");
+  const file = await place("client.ts", new URL(server.url).port);
+  await Bun.write(file, (await Bun.file(file).text()).replace("token-of-ada", "token-of-bob"));
+  await using bob = start(file);
+  expect(await bob.until("muted until 2100")).toEqual(["open", "muted until 2100"]);
+}, 30_000);
+
+test("the README's room runs: members are let in, others refused, and everybody hears", async () => {
+  await using server = await run("room.ts");
+  const { child, url } = server;
   const heard: string[] = [];
   const join_ = (token: string): Promise<WebSocket> =>
     new Promise((resolve, reject) => {
-      const socket = new WebSocket(`${url}room/lobby?token=${token}`);
+      const socket = new WebSocket(`${url}/room/lobby?token=${token}`);
       socket.onopen = () => resolve(socket);
       socket.onerror = () => reject(new Error("refused"));
     });
@@ -154,6 +177,57 @@ test("docs/options.md lists every option, and no other", () => {
   }
   expect(optionsUnder("Counters")).toEqual(Object.keys(app.websocket.counters).sort());
 });
+
+/** Puts a file of the README's where it runs, its neighbours beside it. Its port is the reader's; a test takes another. */
+async function place(name: string, port: string): Promise<string> {
+  const folder = join(ROOT, ".cache/readme");
+  await Bun.write(join(folder, "chat.ts"), readme("chat.ts"));
+  await Bun.write(join(folder, name), readme(name).replace(/(port: |localhost:)3000/, `$1${port}`));
+  return join(folder, name);
+}
+
+interface Server extends AsyncDisposable {
+  child: Bun.Subprocess;
+  /** `ws://…`, without a path. */
+  url: string;
+}
+
+async function run(name: string, port = "0"): Promise<Server> {
+  const program = start(await place(name, port));
+  const lines = await program.until(/^listening on /);
+  const url = lines.at(-1)!.replace(/^listening on http(.*)\/$/, "ws$1");
+  return { ...program, url };
+}
+
+/** Runs a program; `until` reads its lines up to one, from where it stopped the last time. */
+function start(file: string) {
+  const child = Bun.spawn([process.execPath, file], { cwd: ROOT, stdout: "pipe", stderr: "inherit" });
+  const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  return {
+    child,
+    async until(wanted: string | RegExp): Promise<string[]> {
+      const lines: string[] = [];
+      for (;;) {
+        const end = text.indexOf("\n");
+        if (end >= 0) {
+          const line = text.slice(0, end);
+          text = text.slice(end + 1);
+          lines.push(line);
+          if (typeof wanted === "string" ? line === wanted : wanted.test(line)) return lines;
+          continue;
+        }
+        const { value, done } = await reader.read();
+        if (done) throw new Error(`${file} ended, and said:\n${lines.join("\n")}`);
+        text += value;
+      }
+    },
+    async [Symbol.asyncDispose](): Promise<void> {
+      child.kill("SIGKILL");
+      await child.exited;
+    },
+  };
+}
 
 function optionsUnder(heading: string): string[] {
   const { text } = page("docs/options.md");

@@ -38,26 +38,29 @@ export interface Program {
 
 /**
  * A page's programs: a block that begins with an import starts one, the blocks after it go on with it. It may say its
- * file's name first (`// chat.ts: …`), and must where it has JSX; a name that comes again starts a folder of its own.
+ * file's name first (`// chat/server.ts: …`), so that its neighbours can import it, and must
+ * where it has JSX.
  */
 export function programs(page: Page): Program[] {
   const all: Program[] = [];
-  let taken = new Set<string>();
-  let folder = 1;
   for (const block of blocks(page, "tsx?")) {
     if (!/^(\/\/.*\n)*import /.test(block)) {
       all.at(-1)!.code += `\n${block}`;
       continue;
     }
-    const name = /^\/\/ ([\w.-]+\.tsx?)\b/.exec(block)?.[1] ?? `sample-${all.length + 1}.ts`;
-    if (taken.has(name)) {
-      folder++;
-      taken = new Set();
-    }
-    taken.add(name);
-    all.push({ path: `${folder}/${name}`, code: block });
+    const path = /^\/\/ ([\w./-]+\.tsx?)\b/.exec(block)?.[1] ?? `sample-${all.length + 1}.ts`;
+    if (all.some((other) => other.path === path)) throw new Error(`${page.path} has two files ${path}`);
+    all.push({ path, code: block });
   }
   return all;
+}
+
+/** The code of the README's file of that name. */
+export function readme(name: string): string {
+  const page = pages.find(({ path }) => path === "README.md")!;
+  const found = programs(page).find(({ path }) => path === name);
+  if (found) return found.code;
+  throw new Error(`the README has no ${name}`);
 }
 
 /** The names of a page's headings, as links name them. */
