@@ -76,6 +76,35 @@ test("the README's client says until when it is muted", async () => {
   expect(await bob.until("muted until 2100")).toEqual(["open", "muted until 2100"]);
 }, 30_000);
 
+test("the smallest channel of docs/channels.md runs, and its test passes", async () => {
+  const folder = join(ROOT, ".cache/channels");
+  for (const { path, code } of programs(page("docs/channels.md"))) {
+    if (path.startsWith("hello/")) await Bun.write(join(folder, path), code);
+  }
+  const test_ = Bun.spawnSync([process.execPath, "test", join(folder, "hello/hello.test.ts")], { cwd: ROOT });
+  expect(test_.stderr.toString()).toContain(" 1 pass");
+
+  const files = ["server.ts", "client.ts"].map((name) => join(folder, "hello", name));
+  for (const file of files) {
+    const code = await Bun.file(file).text();
+    // It says no address, as it is to be small; a test has to know it.
+    const told = code.replace(
+      "app.listen({ port: 3000 });",
+      "console.log(String(app.listen({ port: 0 }).port));",
+    );
+    await Bun.write(file, told);
+  }
+  await using server = start(files[0]!);
+  const [port] = await server.until(/^\d+$/);
+  await Bun.write(
+    files[1]!,
+    (await Bun.file(files[1]!).text()).replace("localhost:3000", `localhost:${port}`),
+  );
+  await using client = start(files[1]!);
+  expect(await client.until("Hello Ada")).toEqual(["Hello Ada"]);
+  expect(await client.child.exited).toBe(0);
+}, 30_000);
+
 test("the README's room runs: members are let in, others refused, and everybody hears", async () => {
   await using server = await run("room.ts");
   const { child, url } = server;
