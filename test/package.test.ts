@@ -126,6 +126,31 @@ test("its hooks bundle for browsers beside the user's React, as a module for cli
     expect(run([runtime, "page.js"], project)).toBe("connecting\n");
 });
 
+test("the broker on SQLite type-checks and runs", async () => {
+  await Bun.write(
+    join(project, "sqlite.ts"),
+    `import { sqlite } from "harpia/sqlite";
+     const broker = sqlite("data/chat.db");
+     const position = await broker.publish("t", "x", { history: { size: 1, ttl: 60 } });
+     console.log(position?.offset);
+     await broker.close();`,
+  );
+  const compilerOptions = {
+    strict: true,
+    noEmit: true,
+    target: "ESNext",
+    module: "nodenext",
+    types: ["bun"],
+  };
+  await Bun.write(
+    join(project, "tsconfig.sqlite.json"),
+    JSON.stringify({ compilerOptions, files: ["sqlite.ts"] }),
+  );
+  const tsc = join(ROOT, "node_modules/typescript/bin/tsc");
+  expect(run(["node", tsc, "-p", "tsconfig.sqlite.json"], project)).toBe("");
+  expect(run([process.execPath, "sqlite.ts"], project)).toBe("1\n");
+}, 30_000);
+
 test("Bun bundles it", () => {
   const built = run([process.execPath, "build", "room.ts", "--target=bun", "--outfile=out.js"], project);
   expect(built).toContain("out.js");

@@ -1,5 +1,6 @@
 // A process that the tests of the SQLite broker kill. `publish FILE`: eight publishers at once, and a line for each
-// acknowledged position. `hold FILE`: opens it, and says so.
+// acknowledged position. `hold FILE`: opens it, says so,
+// and waits.
 
 import { writeSync } from "node:fs";
 import { sqlite } from "harpia/sqlite";
@@ -7,8 +8,9 @@ import { sqlite } from "harpia/sqlite";
 const [task, file, synchronous] = process.argv.slice(2) as ["publish" | "hold", string, "full" | "normal"];
 const broker = sqlite(file, { synchronous });
 writeSync(1, "open\n");
-if (task === "hold") setInterval(() => {}, 1_000);
-else await Promise.all(Array.from({ length: 8 }, (_, index) => publish(index)));
+// It ends with the test that started it, however that ends.
+process.stdin.on("end", () => process.exit()).resume();
+if (task === "publish") await Promise.all(Array.from({ length: 8 }, (_, index) => publish(index)));
 
 async function publish(index: number): Promise<void> {
   const topic = `topic ${index % 3}`;
