@@ -14,8 +14,11 @@ import {
   settingsOf,
 } from "./server/options.js";
 import type { ConnectionData, InferredData, WebSocketRoute } from "./server/route.js";
+import type { Broker } from "./broker/broker.js";
+import { MemoryBroker } from "./broker/memory.js";
 import { implement } from "./channel/channel.js";
 import type { Channel, ChannelHooks, ChannelSocket, Live } from "./channel/implementation.js";
+import type { Topics } from "./channel/topics.js";
 import type { Contract } from "./contract/contract.js";
 import { SUBPROTOCOL } from "./contract/frames.js";
 import type { PathParams } from "./contract/path.js";
@@ -53,6 +56,8 @@ export class Harpia {
   };
   readonly #hub: Hub;
   readonly #routes = new Map<string, Route>();
+  readonly #broker: Broker;
+  readonly #topics: Topics[] = [];
   #listening: { options: ListenOptions; server: BunServer } | undefined;
   #frozen = false;
   #stopped: Promise<void> | undefined;
@@ -62,6 +67,10 @@ export class Harpia {
     requireBun();
     this.#hub = new Hub(settingsOf(options), silent);
     if (options.maxConnections === undefined) this.#hub.settings.maxConnections = defaultMaxConnections();
+    this.#broker = options.broker ?? new MemoryBroker();
+    this.#broker.onReconnect = () => {
+      for (const topics of this.#topics) topics.compare().catch(() => {}); // away again: then it comes back again
+    };
     const { connections, counters } = this.#hub;
     this.websocket = { connections, counters };
   }
@@ -106,8 +115,10 @@ export class Harpia {
     return {
       implement: (implementation) => {
         // The types have been held to the contract here; inside, a socket is a socket.
-        const { route, live } = implement(contract, hooks as object, implementation);
+        const parts = { broker: this.#broker, hub: this.#hub };
+        const { route, live, topics } = implement(contract, hooks as object, implementation, parts);
         this.#register(contract.path, route, SUBPROTOCOL);
+        this.#topics.push(topics);
         return live as unknown as Live<C, ChannelSocket<C, Returned>>;
       },
     };
@@ -244,6 +255,7 @@ export class Harpia {
     await Promise.race([before.idle(), deadline]);
     for (const ws of hub.connections) ws.close(code, code === 1012 ? "Service restart" : "Going away");
     await Promise.race([hub.work.idle(), deadline]);
+    await Promise.race([this.#broker.close(), deadline]);
     if (this.#listening) {
       const { server } = this.#listening;
       await Promise.race([server.stop(), deadline]);

@@ -27,14 +27,28 @@ export type {
   WebSocketRoute,
 } from "./server/route.js";
 export { ServerWebSocket, type Sendable } from "./server/socket.js";
+export {
+  type Broker,
+  BrokerError,
+  type BrokerErrorCode,
+  type BrokerHealth,
+  type Position,
+} from "./broker/broker.js";
 export type {
   Channel,
   ChannelHooks,
   ChannelSocket,
+  HistoryPage,
+  HistoryRange,
   Implementation,
   Live,
   MethodContext,
   MethodImplementation,
   MethodImplementations,
+  PresenceImplementation,
+  TopicContext,
+  TopicHandle,
+  TopicImplementation,
+  TopicImplementations,
 } from "./channel/implementation.js";
 export { isContractError, type PathParams, RpcError, type RpcReason } from "./contract/index.js";

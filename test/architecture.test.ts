@@ -11,7 +11,7 @@ const SRC = join(import.meta.dir, "../src");
 const MAY_KNOW: Record<string, readonly string[]> = {
   contract: [],
   broker: [],
-  server: ["contract"],
+  server: ["broker", "contract"],
   channel: ["server", "broker", "contract"],
   client: ["contract"],
   react: ["client", "contract"],

@@ -1,9 +1,11 @@
 // The server's side of a contract: makes a WebSocket route of an implementation, and the Live through which the
 // server speaks first.
 
+import type { Broker } from "../broker/broker.js";
 import { type Contract, defineChannel } from "../contract/contract.js";
 import { encodeNotification, SUBPROTOCOL } from "../contract/frames.js";
 import { validate } from "../contract/schema.js";
+import type { Hub } from "../server/connections.js";
 import { HarpiaError, refuseUnknown, show } from "../server/errors.js";
 import { checkCount, type WebSocketRoute } from "../server/route.js";
 import type { ServerWebSocket } from "../server/socket.js";
@@ -11,6 +13,7 @@ import { checkHooks, checkTimeout, LONGEST_TIMER_MS, methodsOf } from "./check.j
 import type { Live } from "./implementation.js";
 import { type ChannelParts, mismatch } from "./method.js";
 import { Peer } from "./peer.js";
+import { Topics, topicsOf } from "./topics.js";
 
 /** The code with which a connection closes whose token has ended: 4000 + 401. */
 const UNAUTHORIZED = 4401;
@@ -23,7 +26,8 @@ export function implement<C extends Contract>(
   contract: C,
   hooks: object,
   implementation: object,
-): { route: WebSocketRoute; live: Live<C> } {
+  { broker, hub }: { broker: Broker; hub: Hub },
+): { route: WebSocketRoute; live: Live<C>; topics: Topics } {
   if (typeof contract !== "object" || contract === null) {
     const message = `app.channel(contract): a contract is what defineChannel returns, and this is ${show(contract)}.`;
     throw new HarpiaError("INVALID_OPTION", message, { value: contract });
@@ -39,11 +43,15 @@ export function implement<C extends Contract>(
   checkHooks(hooks, where);
   // Its types are erased from here on: the compiler has held them to the contract.
   const given = hooks as Erased;
-  refuseUnknown(implementation, ["methods"], `${where}.implement(…)`);
-  const { methods = {} } = implementation as { methods?: Record<string, unknown> };
+  refuseUnknown(implementation, ["methods", "topics"], `${where}.implement(…)`);
+  const { methods, topics: topicHooks } = implementation as Record<
+    "methods" | "topics",
+    Record<string, unknown> | undefined
+  >;
+  const topics = new Topics(contract, topicsOf(contract, topicHooks ?? {}, where), broker, hub);
   const parts: ChannelParts = {
     contract,
-    methods: methodsOf(contract, methods, where),
+    methods: methodsOf(contract, methods ?? {}, where),
     concurrency: checkCount(given.concurrency, "concurrency", where) ?? DEFAULT_CONCURRENCY,
     validateResults: given.validateResults !== false,
     before: given.before,
@@ -57,7 +65,7 @@ export function implement<C extends Contract>(
     protocols: [SUBPROTOCOL],
     open(ws) {
       connections.add(ws);
-      peers.set(ws, new Peer(ws, parts));
+      peers.set(ws, new Peer(ws, parts, topics));
       return given.open?.(ws);
     },
     message: (ws, message) => peers.get(ws)!.receive(message),
@@ -118,6 +126,15 @@ export function implement<C extends Contract>(
       if (valid.issues) throw mismatch(`the client's answer to ${event}`, valid.issues);
       return valid.value;
     },
+    topic: (name: string, params?: Record<string, string>) => topics.handle(name, params),
+    async kick(
+      ws: unknown,
+      name: string,
+      params?: Record<string, string>,
+      reason: string = "Removed from the topic",
+    ): Promise<boolean> {
+      return await peerOf(ws).subscriptions.kick(topics.handle(name, params).name, reason);
+    },
     expire(ws: unknown, at: Date | number): void {
       const socket = ws as ServerWebSocket;
       peerOf(socket);
@@ -132,7 +149,7 @@ export function implement<C extends Contract>(
       );
     },
   };
-  return { route, live: live as unknown as Live<C> };
+  return { route, live: live as unknown as Live<C>, topics };
 }
 
 /** A channel's implementation without the contract's types. */

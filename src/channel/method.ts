@@ -1,10 +1,11 @@
 // One call of one method: params validated, the method run, its result validated, and whatever goes wrong turned into
 // what the client may know of it. Sync as long as the schemas and the method are.
 
+import { BrokerError } from "../broker/broker.js";
 import type { Contract, Method } from "../contract/contract.js";
 import { type ErrorObject, RPC_CODES } from "../contract/frames.js";
 import { RpcError, type RpcReason } from "../contract/rpc-error.js";
-import { type Issue, validate, type Validated } from "../contract/schema.js";
+import { type Issue, type Schema, validate, type Validated } from "../contract/schema.js";
 import { toError } from "../server/errors.js";
 import type { Bucket } from "../server/route.js";
 import type { ServerWebSocket } from "../server/socket.js";
@@ -18,6 +19,14 @@ export interface RunningMethod {
   /** Milliseconds. */
   readonly timeout: number | undefined;
   readonly bucket: Bucket | undefined;
+}
+
+/** What failed: for the contract's errors, and for the log. */
+export interface Subject {
+  readonly name: string;
+  /** Default "method". */
+  readonly kind?: string;
+  readonly contract: { readonly errors?: Readonly<Record<string, Schema>> };
 }
 
 /** What all connections of a channel share. */
@@ -44,7 +53,7 @@ export class ContractError extends Error {
 }
 
 /** Reasons that a method or a hook may give by throwing an RpcError; others are about the server's own calls. */
-const OURS = new Set<RpcReason | undefined>(["FORBIDDEN", "RATE_LIMITED", "UNAVAILABLE"]);
+const OURS = new Set<RpcReason | undefined>(["FORBIDDEN", "RATE_LIMITED", "TOO_LARGE", "UNAVAILABLE"]);
 
 /** Runs a call's method; never throws or rejects. */
 export function runMethod(call: Call): Outcome | Promise<Outcome> {
@@ -104,15 +113,14 @@ export function invalidParams(issues: Issue[]): ErrorObject {
 }
 
 /** What the client may know of an error; the rest goes to the log, under a reference that both have. Never throws. */
-export function failure(
-  ws: ServerWebSocket,
-  method: RunningMethod,
-  thrown: unknown,
-): Outcome | Promise<Outcome> {
+export function failure(ws: ServerWebSocket, method: Subject, thrown: unknown): Outcome | Promise<Outcome> {
   // With a code, it came over the wire: an answer to `ask`, and not this method's word.
   if (thrown instanceof RpcError && thrown.code === undefined && OURS.has(thrown.reason)) {
     const code = RPC_CODES[thrown.reason as keyof typeof RPC_CODES];
     return { error: { code, message: thrown.message, data: thrown.data } };
+  }
+  if (thrown instanceof BrokerError) {
+    return { error: { code: RPC_CODES.UNAVAILABLE, message: "The broker is unavailable" } };
   }
   if (!(thrown instanceof ContractError)) return internal(ws, method, toError(thrown));
   const { name, data } = thrown;
@@ -136,11 +144,11 @@ export function failure(
 }
 
 /** An error of the server's own: the client gets a reference, the log the error. */
-export function internal(ws: ServerWebSocket, method: RunningMethod, error: Error): Outcome {
+export function internal(ws: ServerWebSocket, method: Subject, error: Error): Outcome {
   const ref = crypto.randomUUID();
   const { hub, path } = ws.route;
   hub.counters.errors++;
-  hub.settings.logger.error(`the method ${method.name} failed`, {
+  hub.settings.logger.error(`the ${method.kind ?? "method"} ${method.name} failed`, {
     route: path,
     connection: ws.id,
     ref,

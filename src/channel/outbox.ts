@@ -11,12 +11,16 @@ export class Outbox {
   #queue: { text: string; since: number }[] = [];
   #bytes = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
-
+  readonly #onBehind: () => void;
   readonly #onEmpty: () => void;
 
-  /** @param onEmpty Called when nothing waits any more. */
-  constructor(ws: ServerWebSocket, onEmpty: () => void) {
+  /**
+   * @param onBehind Called when a first frame has to wait.
+   * @param onEmpty Called when nothing waits any more.
+   */
+  constructor(ws: ServerWebSocket, onBehind: () => void, onEmpty: () => void) {
     this.#ws = ws;
+    this.#onBehind = onBehind;
     this.#onEmpty = onEmpty;
   }
 
@@ -49,7 +53,9 @@ export class Outbox {
     if (this.#ws.readyState !== 1) return;
     this.#queue.push({ text, since: performance.now() });
     this.#bytes += text.length;
-    if (this.#queue.length === 1) void this.#deliver();
+    if (this.#queue.length > 1) return;
+    this.#onBehind();
+    void this.#deliver();
   }
 
   /** Resolves when the reader has caught up: `true`, or `false` if it has gone. */

@@ -20,6 +20,8 @@ import { Calls } from "./calls.js";
 import type { ChannelParts } from "./method.js";
 import { Outbox } from "./outbox.js";
 import { Slot } from "./slots.js";
+import { Subscriptions, TOPIC_METHODS } from "./subscriptions.js";
+import type { Topics } from "./topics.js";
 
 interface Asked {
   resolve(result: unknown): void;
@@ -28,6 +30,7 @@ interface Asked {
 
 export class Peer {
   readonly outbox: Outbox;
+  readonly subscriptions: Subscriptions;
   readonly #ws: ServerWebSocket;
   readonly #channel: ChannelParts;
   readonly #calls: Calls;
@@ -37,10 +40,15 @@ export class Peer {
   #gone = false;
   readonly #send: Reply;
 
-  constructor(ws: ServerWebSocket, channel: ChannelParts) {
+  constructor(ws: ServerWebSocket, channel: ChannelParts, topics: Topics) {
     this.#ws = ws;
     this.#channel = channel;
-    this.outbox = new Outbox(ws, () => this.#calls.next());
+    this.outbox = new Outbox(
+      ws,
+      () => this.subscriptions.fellBehind(),
+      () => this.#calls.next(),
+    );
+    this.subscriptions = new Subscriptions(ws, this.outbox, topics);
     this.#calls = new Calls(ws, channel, this.outbox);
     this.#send = (text) => this.outbox.send(text);
   }
@@ -94,6 +102,7 @@ export class Peer {
   /** The connection is over: whatever runs is told, whatever waits is let go. */
   close(): void {
     this.#gone = true;
+    this.subscriptions.close();
     for (const { reject } of this.#asked.values()) reject(lost());
     this.#calls.close(lost());
   }
@@ -120,10 +129,11 @@ export class Peer {
     const ids = new Set<Id>();
     for (const frame of frames) {
       if (frame.kind === "call") {
-        const streams = this.#channel.methods.get(frame.method)?.contract.stream;
+        const alone =
+          TOPIC_METHODS.has(frame.method) || this.#channel.methods.get(frame.method)?.contract.stream;
         const why = ids.has(frame.id)
           ? "another call in this batch has the same id"
-          : streams && "a stream cannot be part of a batch";
+          : alone && "streams and subscriptions cannot be part of a batch";
         ids.add(frame.id);
         if (why) {
           reply(encodeError(frame.id, invalid(why)), frame.id);
@@ -159,6 +169,10 @@ export class Peer {
     const refuse = (code: number, message: string): void =>
       answer((id) => encodeError(id, { code, message }));
     const params = (frame.params ?? {}) as Record<string, unknown>;
+    if (TOPIC_METHODS.has(frame.method)) {
+      const id = frame.kind === "call" ? frame.id : undefined;
+      return this.subscriptions.handle({ id, method: frame.method, params }, reply);
+    }
     switch (frame.method) {
       case "$/ping":
         return answer((id) => encodeResult(id, "pong"));

@@ -9,11 +9,15 @@ import type {
   NotificationName,
   ParamsArgument,
   ParamsIn,
+  InfoOut,
+  MessageOut,
   ParamsOut,
   ResultIn,
   ResultOut,
   StreamName,
   TellName,
+  TopicName,
+  Topics as TopicsOf,
   ValueOut,
 } from "../contract/contract.js";
 import {
@@ -25,6 +29,7 @@ import {
   RPC_CODES,
 } from "../contract/frames.js";
 import { fillPath, type PathParams } from "../contract/path.js";
+import { topicName, type TopicParams } from "../contract/topic.js";
 import { type CallOptions, Calls } from "./calls.js";
 import {
   Connection,
@@ -32,7 +37,10 @@ import {
   type TokenSource,
   type WebSocketConstructor,
 } from "./connection.js";
+import { Listeners, report } from "./listeners.js";
 import { StreamReader } from "./stream.js";
+import type { Subscription } from "./subscription.js";
+import { type SubscribeOptions, Topics } from "./topics.js";
 
 /** What `connect` takes. */
 export interface ConnectOptionsBase {
@@ -59,15 +67,20 @@ type StreamArguments<P> = undefined extends P
   ? [params?: P, options?: Pick<CallOptions, "signal">]
   : [params: P, options?: Pick<CallOptions, "signal">];
 
+type SubscribeArguments<Name extends string> = keyof TopicParams<Name> extends never
+  ? [params?: Record<never, never>, options?: SubscribeOptions]
+  : [params: TopicParams<Name>, options?: SubscribeOptions];
+
 /** A client of a channel. Made by {@link connect}. */
 export class Client<C extends Contract> {
   readonly #contract: C;
   readonly #options: ConnectOptionsBase & { params?: Record<string, string> | undefined };
   readonly #connection: Connection;
   readonly #calls: Calls;
-  readonly #listeners = new Map<string, Set<(params: never) => unknown>>();
+  readonly #topics: Topics;
+  readonly #listeners = new Listeners<Record<string, unknown>>();
   readonly #answers = new Map<string, (params: never) => unknown>();
-  readonly #stateListeners = new Set<(state: ConnectionState) => void>();
+  readonly #stateListeners = new Listeners<{ state: ConnectionState }>();
 
   /** @internal */
   constructor(contract: C, options: ConnectOptionsBase & { params?: Record<string, string> | undefined }) {
@@ -75,14 +88,24 @@ export class Client<C extends Contract> {
     this.#options = options;
     this.#connection = new Connection({
       token: options.token,
-      onSocket: () => this.#calls.leave(),
+      onSocket: () => {
+        this.#calls.leave();
+        this.#topics.connected();
+      },
       onOpen: () => this.#calls.arrived(),
       onText: (text) => this.#receive(text),
-      onDown: (code, refused) => this.#calls.down(code, refused),
-      // A listener may have changed it: then the others have heard what it is now, and must not hear what it was.
-      onState: (state) => tell(this.#stateListeners, state, () => state === this.state),
+      onDown: (code, refused) => {
+        this.#topics.disconnected();
+        this.#calls.down(code, refused);
+      },
+      onState: (state) => {
+        if (state === "closed") this.#ended();
+        // A listener may have changed it: then the others have heard what it is now, and must not hear what it was.
+        this.#stateListeners.tell("state", state, () => state === this.state);
+      },
     });
     this.#calls = new Calls(this.#connection, options.timeout);
+    this.#topics = new Topics({ calls: this.#calls, send: (text) => this.#connection.send(text) });
   }
 
   /**
@@ -114,8 +137,7 @@ export class Client<C extends Contract> {
 
   /** Tells of each new state. @returns how to stop that. */
   onState(listener: (state: ConnectionState) => void): () => void {
-    this.#stateListeners.add(listener);
-    return () => void this.#stateListeners.delete(listener);
+    return this.#stateListeners.on("state", listener);
   }
 
   /**
@@ -163,9 +185,7 @@ export class Client<C extends Contract> {
     event: Name,
     listener: (params: ParamsOut<Events<C>[Name]>) => void,
   ): () => void {
-    const listeners = this.#listeners.get(event) ?? new Set();
-    this.#listeners.set(event, listeners.add(listener as (params: never) => unknown));
-    return () => void listeners.delete(listener as (params: never) => unknown);
+    return this.#listeners.on(event, listener as (params: unknown) => void); // of the contract's type: the server says so
   }
 
   /** Answers what the server asks; one handler an event. @returns how to stop that. */
@@ -177,6 +197,27 @@ export class Client<C extends Contract> {
   ): () => void {
     this.#answers.set(event, handler as (params: never) => unknown);
     return () => void (this.#answers.get(event) === handler && this.#answers.delete(event));
+  }
+
+  /**
+   * Subscribes to a topic: with `for await`, or `on("message", …)`. It lives through reconnects: with a history nothing
+   * is lost, doubled or out of order, or a `reset` says that the past is gone.
+   * @throws TypeError for params that are missing or too long. What the server refuses ends the subscription: see
+   * `state` and `error`.
+   * @example
+   * const room = client.subscribe("room/:room", { room: "lobby" }, { last: 50 });
+   * room.on("message", ({ data, offset }) => show(data));
+   */
+  subscribe<Name extends TopicName<C>>(
+    name: Name,
+    ...[params, options = {}]: SubscribeArguments<Name>
+  ): Subscription<MessageOut<TopicsOf<C>[Name]>, InfoOut<TopicsOf<C>[Name]>> {
+    const { last, after } = options;
+    const coalesce = this.#contract.topics?.[name]?.coalesce === true;
+    const subscription = this.#topics.subscribe(topicName(name, params), { last, after, coalesce });
+    if (this.state === "closed") this.#ended();
+    // Of the contract's types: the server says so.
+    return subscription as unknown as Subscription<MessageOut<TopicsOf<C>[Name]>, InfoOut<TopicsOf<C>[Name]>>;
   }
 
   /** Gives the server a new token for the living connection. */
@@ -210,17 +251,25 @@ export class Client<C extends Contract> {
     } catch {
       return; // a server of harpia's sends none such
     }
-    for (const frame of Array.isArray(parsed) ? parsed : [parsed]) this.#handle((frame ?? {}) as Received);
+    for (const frame of Array.isArray(parsed) ? parsed : [parsed])
+      this.#handle((frame ?? {}) as Received, text.length);
   }
 
-  #handle({ id, method, params, result, error }: Received): void {
+  #handle({ id, method, params, result, error }: Received, size: number): void {
     if (method === undefined) return this.#calls.answered(id ?? null, result, error);
     if (id !== undefined) return void this.#asked(id, method, params);
     if (method === "$/next") {
       const { id, value } = (params ?? {}) as { id: Id; value: unknown };
       return this.#calls.value(id, value);
     }
-    tell(this.#listeners.get(method) ?? [], params as never);
+    if (method.startsWith("$/"))
+      this.#topics.receive(method, (params ?? {}) as Record<string, unknown>, size);
+    else this.#listeners.tell(method, params);
+  }
+
+  /** Subscriptions end with the connection: by `close()` without an error. */
+  #ended(): void {
+    this.#topics.end(this.closeCode === 1000 ? undefined : this.#calls.closed());
   }
 
   async #asked(id: Id, method: string, params: unknown): Promise<void> {
@@ -283,22 +332,4 @@ function addressOf(url: string | URL, path: string, params: Record<string, strin
   address!.pathname = address!.pathname.replace(/\/$/, "") + fillPath(path, params);
   address!.hash = "";
   return address!.href;
-}
-
-/** A listener's error is its owner's: it goes where uncaught errors go, and disturbs nobody else. */
-function tell<T>(listeners: Iterable<(what: T) => unknown>, what: T, isTrue = () => true): void {
-  for (const listener of Array.from(listeners)) {
-    if (!isTrue()) return;
-    try {
-      listener(what);
-    } catch (error) {
-      report(error);
-    }
-  }
-}
-
-function report(error: unknown): void {
-  queueMicrotask(() => {
-    throw error;
-  });
 }

@@ -1,6 +1,7 @@
 // A channel's contract: what its two ends may say to each other. One object, imported by both.
 
 import { isSchema, type InputOf, type OutputOf, type Schema } from "./schema.js";
+import { overlaps } from "./topic.js";
 
 /** Something that a client asks of the server. */
 export interface Method {
@@ -22,18 +23,46 @@ export interface Event {
   readonly result?: Schema;
 }
 
+/** Something that is published to whoever subscribes. */
+export interface Topic {
+  readonly message: Schema;
+  /**
+   * Keeps the recent past and numbers it, so that nothing is lost, doubled or out of order for a subscriber. Without
+   * it a message reaches whoever is there (at most once).
+   */
+  readonly history?: {
+    /** Messages kept at most: 1 to 1,000,000. */
+    readonly size: number;
+    /** Seconds for which a message is kept: at most 30 days. */
+    readonly ttl: number;
+  };
+  /** Who is there: what is known of each member. */
+  readonly presence?: Schema;
+  /** Only the latest message matters: a slow reader gets the newest, not what led to it. Needs `history`. */
+  readonly coalesce?: boolean;
+  /** The reasons to refuse a subscription that clients are meant to tell apart, by name, with their data. */
+  readonly errors?: Readonly<Record<string, Schema>>;
+}
+
 export interface Contract {
   /** The channel's address: Bun's route syntax, as in `app.ws`. */
   readonly path: string;
   readonly methods?: Readonly<Record<string, Method>>;
   readonly events?: Readonly<Record<string, Event>>;
+  /** By template: `"room/:room"` is a topic for each room. */
+  readonly topics?: Readonly<Record<string, Topic>>;
 }
 
 export type Methods<C extends Contract> = C["methods"] extends object ? C["methods"] : Record<never, Method>;
 export type Events<C extends Contract> = C["events"] extends object ? C["events"] : Record<never, Event>;
 
+export type Topics<C extends Contract> = C["topics"] extends object ? C["topics"] : Record<never, Topic>;
+
 export type MethodName<C extends Contract> = keyof Methods<C> & string;
 export type EventName<C extends Contract> = keyof Events<C> & string;
+
+/** Templates of topics. */
+export type TopicName<C extends Contract> = keyof Topics<C> & string;
 
 /** Names of methods that are called: all but streams. */
 export type CallName<C extends Contract> = {
@@ -65,6 +94,11 @@ export type ResultIn<T> = Part<T, "result"> extends Schema ? InputOf<Part<T, "re
 export type ResultOut<T> = Part<T, "result"> extends Schema ? OutputOf<Part<T, "result">> : void;
 export type ValueIn<T> = InputOf<Part<T, "stream">>;
 export type ValueOut<T> = OutputOf<Part<T, "stream">>;
+/** On the server, which publishes: what goes in; on the client: what comes out. */
+export type MessageIn<T> = InputOf<Part<T, "message">>;
+export type MessageOut<T> = OutputOf<Part<T, "message">>;
+export type InfoIn<T> = InputOf<Part<T, "presence">>;
+export type InfoOut<T> = OutputOf<Part<T, "presence">>;
 export type ErrorsOf<T> = Part<T, "errors"> extends object ? Part<T, "errors"> : Record<never, Schema>;
 
 /** Params as an argument: left out where there are none, or none are needed. */
@@ -82,7 +116,7 @@ export type ParamsArgument<P> = undefined extends P ? [params?: P] : [params: P]
  * });
  */
 export function defineChannel<const C extends Contract>(contract: C): C {
-  refuseUnknown(contract, ["path", "methods", "events"], "defineChannel(contract)");
+  refuseUnknown(contract, ["path", "methods", "events", "topics"], "defineChannel(contract)");
   if (typeof contract.path !== "string" || !contract.path.startsWith("/")) {
     throw new TypeError(
       `defineChannel: "path" must be a path such as "/chat", and is ${String(contract.path)}.`,
@@ -95,7 +129,47 @@ export function defineChannel<const C extends Contract>(contract: C): C {
     refuseUnknown(event, ["params", "result"], where);
     for (const part of ["params", "result"] as const) checkSchema(event[part], part, where);
   }
+  const templates = Object.keys(contract.topics ?? {});
+  for (const template of templates) {
+    checkTopic(template, contract.topics![template]!);
+    const twin = templates.find((other) => other !== template && overlaps(template, other));
+    if (twin !== undefined)
+      throw new TypeError(`defineChannel: the topics "${template}" and "${twin}" could have the same name.`);
+  }
   return contract;
+}
+
+const MOST_KEPT = 1_000_000;
+const LONGEST_TTL_S = 30 * 24 * 3600;
+
+function checkTopic(template: string, topic: Topic): void {
+  const where = `defineChannel: the topic "${template}"`;
+  // What `encodeURIComponent` leaves as it is: then the name on the wire is the name in the contract.
+  if (!/^(:[A-Za-z_$][\w$]*|[\w.~!*'()-]+)(\/(:[A-Za-z_$][\w$]*|[\w.~!*'()-]+))*$/.test(template)) {
+    throw new TypeError(
+      `${where} must be like "room/:room": segments of letters, digits, "-", "_" and ".", or ":" and a name; no "/" at the ends.`,
+    );
+  }
+  const names = template.match(/:[\w$]+/g) ?? [];
+  if (new Set(names).size < names.length) throw new TypeError(`${where} has a param twice.`);
+  refuseUnknown(topic, ["message", "history", "presence", "coalesce", "errors"], where);
+  if (topic.message === undefined) throw new TypeError(`${where} needs a "message": a schema.`);
+  for (const part of ["message", "presence"] as const) checkSchema(topic[part], part, where);
+  for (const [error, schema] of Object.entries(topic.errors ?? {}))
+    checkSchema(schema, `errors.${error}`, where);
+  if (topic.coalesce && topic.history === undefined)
+    throw new TypeError(`${where}: "coalesce" needs "history"; { size: 1, ttl: 3600 } keeps the latest.`);
+  if (topic.history === undefined) return;
+  refuseUnknown(topic.history, ["size", "ttl"], `${where}: "history"`);
+  const { size, ttl } = topic.history;
+  if (!Number.isInteger(size) || size < 1 || size > MOST_KEPT)
+    throw new TypeError(
+      `${where}: "history.size" must be a whole number from 1 to ${MOST_KEPT}, and is ${String(size)}.`,
+    );
+  if (typeof ttl !== "number" || !(ttl > 0) || ttl > LONGEST_TTL_S)
+    throw new TypeError(
+      `${where}: "history.ttl" must be seconds, at most ${LONGEST_TTL_S} (30 days), and is ${String(ttl)}.`,
+    );
 }
 
 function checkMethod(name: string, method: Method): void {

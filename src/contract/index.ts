@@ -12,8 +12,11 @@ export {
   type NotificationName,
   type StreamName,
   type TellName,
+  type Topic,
+  type TopicName,
 } from "./contract.js";
 export { RPC_CODES } from "./frames.js";
 export type { PathParams } from "./path.js";
 export { isContractError, RpcError, type RpcReason } from "./rpc-error.js";
+export { topicName, type TopicParams } from "./topic.js";
 export type { InputOf, Issue, OutputOf, Schema } from "./schema.js";

@@ -3,6 +3,7 @@
 
 import { readFileSync } from "node:fs";
 import type { Serve } from "bun";
+import type { Broker } from "../broker/broker.js";
 import type { Limits, Settings } from "./connections.js";
 import { HarpiaError, refuseUnknown, show } from "./errors.js";
 import { consoleLogger, type Logger, silentLogger } from "./logger.js";
@@ -41,6 +42,12 @@ export interface HarpiaOptions {
   maxConnections?: number;
   /** Milliseconds that `upgrade` may take (then 503), and `open` (then 1011). Default 10,000. */
   handshakeTimeout?: number;
+  /**
+   * Where the publications of topics are numbered and kept. Default: in this process' memory. `sqlite(path)` of
+   * `harpia/sqlite` keeps them through restarts, `redis(…)` of `harpia/redis` shares them among processes. The app
+   * closes it when it stops.
+   */
+  broker?: Broker;
   /** Limits on every connection. */
   ws?: WebSocketLimits;
   /** Where log lines go; `false`: nowhere. Default: warnings and errors to the console. */
@@ -88,9 +95,12 @@ export function settingsOf(options: HarpiaOptions): Settings {
   }
   refuseUnknown(
     options,
-    ["origins", "trustProxy", "maxConnections", "handshakeTimeout", "ws", "logger"],
+    ["origins", "trustProxy", "maxConnections", "handshakeTimeout", "broker", "ws", "logger"],
     where,
   );
+  const { broker } = options as { broker: Partial<Broker> | undefined };
+  if (broker !== undefined && typeof broker?.publish !== "function")
+    throw invalid(where, "broker", "what sqlite(…) or redis(…) returns", broker);
   return {
     logger: loggerOf(options.logger, where),
     mayConnect: options.origins === undefined ? undefined : compileOrigins(options.origins, where),

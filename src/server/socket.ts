@@ -152,9 +152,9 @@ export class ServerWebSocket<Data = AnyData, Params = Record<string, string>> {
     return this.native.isSubscribed(topic);
   }
 
-  /** The topics subscribed to; empty once closed. */
+  /** The topics subscribed to, without those of channels; empty once closed. */
   get subscriptions(): string[] {
-    return this.native.subscriptions;
+    return this.native.subscriptions.filter((topic) => !topic.startsWith(RESERVED_TOPIC));
   }
 
   /**
@@ -240,9 +240,19 @@ export function checkBytes(data: unknown, where: string): void {
   );
 }
 
-/** Throws `INVALID_TOPIC` for anything but a non-empty string. */
+/** Names that begin with this are those of channels' topics: whose subscribers are authorised, and counted. */
+export const RESERVED_TOPIC = "$/";
+
+/** Throws `INVALID_TOPIC` for anything but a non-empty string that is the app's to use. */
 export function checkTopic(topic: unknown, where: string): void {
-  if (typeof topic === "string" && topic !== "") return;
+  if (typeof topic === "string" && topic !== "" && !topic.startsWith(RESERVED_TOPIC)) return;
+  if (typeof topic === "string" && topic !== "") {
+    throw new HarpiaError(
+      "INVALID_TOPIC",
+      `${where}: names that begin with "${RESERVED_TOPIC}" are the topics of channels, and this is ${show(topic)}. Publish to those with live.topic(…).publish(…).`,
+      { value: topic },
+    );
+  }
   throw new HarpiaError(
     "INVALID_TOPIC",
     `${where}: a topic is a non-empty string, and this is ${show(topic)}.`,

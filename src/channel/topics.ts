@@ -1,0 +1,309 @@
+// The topics of one channel on this process: their names, the feeds of those that somebody here is subscribed to, and
+// publishing. What one connection is subscribed to is in subscriptions.ts.
+
+import { type Broker, BrokerError, type PageLimits, type Position, type Range } from "../broker/broker.js";
+import type { Contract, Topic } from "../contract/contract.js";
+import { RpcError } from "../contract/rpc-error.js";
+import { validate } from "../contract/schema.js";
+import { LONGEST_TOPIC, parseTopic, topicName } from "../contract/topic.js";
+import type { Hub } from "../server/connections.js";
+import { HarpiaError, refuseUnknown, show } from "../server/errors.js";
+import { checkCount } from "../server/route.js";
+import { RESERVED_TOPIC, type ServerWebSocket } from "../server/socket.js";
+import { Feed } from "./feed.js";
+import type { HistoryPage, HistoryRange, TopicHandle } from "./implementation.js";
+import { mismatch } from "./method.js";
+import { Roster } from "./roster.js";
+
+/** How often feeds are compared with the broker, subscribers told where their topics stand, and leases renewed. */
+const POLL_MS = 10_000;
+const POLLED_AT_ONCE = 500;
+const DEFAULT_MOST_MEMBERS = 1_000;
+const HANDLE_PAGE: PageLimits = { messages: 1_000, bytes: 1024 * 1024 };
+/** What a frame has beside its data, at most. */
+const FRAME_BYTES = 1_024;
+
+/** A topic of the contract and its hooks, types erased. */
+export interface RunningTopic {
+  readonly template: string;
+  readonly contract: Topic;
+  readonly subscribe: "public" | ((params: object, context: object) => unknown);
+  readonly presence: RunningPresence | undefined;
+}
+
+interface RunningPresence {
+  info(params: object, context: object): unknown;
+  key(params: object, context: object): unknown;
+  readonly max: number;
+}
+
+/** A topic that somebody here is subscribed to. */
+export interface OpenTopic {
+  readonly feed: Feed;
+  readonly roster: Roster | undefined;
+  readonly definition: RunningTopic;
+  readonly params: Record<string, string>;
+}
+
+export class Topics {
+  readonly broker: Broker;
+  readonly #hub: Hub;
+  readonly #path: string;
+  readonly #definitions: ReadonlyMap<string, RunningTopic>;
+  readonly #open = new Map<string, OpenTopic>();
+  /** Connections that publications are to leave out, by id, for as long as they are open. */
+  readonly #excepted = new Map<string, ServerWebSocket>();
+  #poller: ReturnType<typeof setInterval> | undefined;
+
+  constructor(contract: Contract, definitions: ReadonlyMap<string, RunningTopic>, broker: Broker, hub: Hub) {
+    this.#path = contract.path;
+    this.#definitions = definitions;
+    this.broker = broker;
+    this.#hub = hub;
+  }
+
+  /** What a name on the wire means; `undefined` if it is no topic of the contract, or spelled otherwise. */
+  resolve(name: unknown): { definition: RunningTopic; params: Record<string, string> } | undefined {
+    if (typeof name !== "string" || Buffer.byteLength(name) > LONGEST_TOPIC) return undefined;
+    for (const definition of this.#definitions.values()) {
+      const params = parseTopic(definition.template, name);
+      if (params) return { definition, params };
+    }
+    return undefined;
+  }
+
+  /** Counts one more user of a topic, and opens it for the first. To be given back by `release`. */
+  acquire(name: string, definition: RunningTopic, params: Record<string, string>): OpenTopic {
+    let topic = this.#open.get(name);
+    if (topic === undefined) {
+      const feed = new Feed({
+        broker: this.broker,
+        hub: this.#hub,
+        name,
+        key: this.#keyOf(name),
+        native: `${RESERVED_TOPIC}${this.#keyOf(name)}`,
+        history: definition.contract.history !== undefined,
+        find: (id) => this.#excepted.get(id),
+      });
+      const roster = definition.presence
+        ? new Roster(feed, this.broker, this.#presenceKeyOf(name), definition.presence.max)
+        : undefined;
+      topic = { feed, roster, definition, params };
+      this.#open.set(name, topic);
+      this.#poller ??= unref(setInterval(() => void this.#poll(), POLL_MS));
+    }
+    topic.feed.users++;
+    return topic;
+  }
+
+  async release(topic: OpenTopic): Promise<void> {
+    const { feed, roster } = topic;
+    if (--feed.users > 0) return;
+    this.#drop(topic);
+    await Promise.all([feed.end(), roster?.end()]);
+  }
+
+  /** A topic whose feed never came to life is not kept: the next one tries anew. */
+  abandon(topic: OpenTopic): void {
+    if (this.#open.get(topic.feed.name) === topic) this.#open.delete(topic.feed.name);
+  }
+
+  /** The connection has gone. */
+  forget(ws: ServerWebSocket): void {
+    if (this.#excepted.size > 0) this.#excepted.delete(ws.id);
+  }
+
+  /** The feed was interrupted: something may have been missed. */
+  async compare(): Promise<void> {
+    const feeds = [...this.#open.values()].map(({ feed }) => feed).filter((feed) => feed.history);
+    for (let start = 0; start < feeds.length; start += POLLED_AT_ONCE) {
+      const some = feeds.slice(start, start + POLLED_AT_ONCE);
+      const positions = await this.broker.positions(some.map(({ key }) => key));
+      for (const [index, feed] of some.entries()) feed.compare(positions[index]!);
+    }
+  }
+
+  handle(template: string, params: Record<string, string> | undefined): TopicHandle<Topic, ServerWebSocket> {
+    const definition = this.#definitions.get(template);
+    if (definition === undefined)
+      throw new TypeError(`The contract of ${this.#path} has no topic ${show(template)}.`);
+    const name = topicName(template, params);
+    return {
+      name,
+      publish: (data, options = {}) => this.#publish(name, definition, data, options),
+      history: (range) => this.#history(name, definition, range),
+      members: async () => {
+        const members = await this.broker.presence.list(this.#presenceKeyOf(name));
+        return members.map(({ key, info }) => ({ key, info: JSON.parse(info) as never }));
+      },
+      subscribers: () => this.#open.get(name)?.feed.subscribers.size ?? 0,
+    };
+  }
+
+  async #publish(
+    name: string,
+    { template, contract }: RunningTopic,
+    data: unknown,
+    options: { idempotencyKey?: string; except?: ServerWebSocket },
+  ): Promise<never> {
+    const what = `publish to ${template}`;
+    refuseUnknown(options, ["idempotencyKey", "except"], what);
+    const { idempotencyKey, except } = options;
+    if (idempotencyKey !== undefined) {
+      if (contract.history === undefined)
+        throw new TypeError(`${what}: "idempotencyKey" needs a topic with "history".`);
+      if (typeof idempotencyKey !== "string" || idempotencyKey === "" || idempotencyKey.length > 256)
+        throw new TypeError(
+          `${what}: "idempotencyKey" must be a string of 1 to 256 characters, and is ${show(idempotencyKey)}.`,
+        );
+    }
+    const checked = validate(contract.message, data);
+    const valid = checked instanceof Promise ? await checked : checked;
+    if (valid.issues) throw mismatch(`the message for ${template}`, valid.issues);
+    const payload: string | undefined = JSON.stringify(valid.value);
+    if (payload === undefined) throw new TypeError(`${what}: JSON cannot say ${show(valid.value)}.`);
+    this.#refuseTooLarge(payload, what);
+    if (except !== undefined && except.readyState === 1) this.#excepted.set(except.id, except);
+    const { history } = contract;
+    const position = await this.broker.publish(this.#keyOf(name), payload, {
+      history,
+      idempotencyKey,
+      except: except?.id,
+    });
+    return position as never; // a Position exactly where the contract has a history
+  }
+
+  #refuseTooLarge(payload: string, what: string): void {
+    const { maxPayloadLength, backpressureLimit } = this.#hub.settings.limits;
+    const most = Math.min(maxPayloadLength, backpressureLimit) - FRAME_BYTES;
+    if (payload.length * 3 <= most || Buffer.byteLength(payload) <= most) return;
+    throw new RpcError(
+      "TOO_LARGE",
+      `${what}: the message has ${Buffer.byteLength(payload)} bytes; ${most} fit into one frame.`,
+    );
+  }
+
+  async #history(
+    name: string,
+    { template, contract }: RunningTopic,
+    range: HistoryRange,
+  ): Promise<HistoryPage<never>> {
+    const what = `history of ${template}`;
+    if (contract.history === undefined) throw new TypeError(`${what}: the contract gives it none.`);
+    const { messages, position, ...page } = await this.broker.read(
+      this.#keyOf(name),
+      checkRange(range, what),
+      {
+        ...HANDLE_PAGE,
+        messages:
+          checkCount("limit" in range ? range.limit : undefined, "limit", what) ?? HANDLE_PAGE.messages,
+      },
+    );
+    return {
+      ...position,
+      ...page,
+      messages: messages.map(({ offset, payload }) => ({ offset, data: JSON.parse(payload) as never })),
+    };
+  }
+
+  #drop(topic: OpenTopic): void {
+    this.abandon(topic);
+    if (this.#open.size > 0) return;
+    clearInterval(this.#poller);
+    this.#poller = undefined;
+  }
+
+  async #poll(): Promise<void> {
+    try {
+      if (this.broker.shared) await this.compare();
+      for (const { feed, roster } of this.#open.values()) {
+        if (feed.position !== feed.announced) feed.announce();
+        if (this.broker.shared) await roster?.renew();
+      }
+    } catch (error) {
+      if (!(error instanceof BrokerError)) throw error;
+      // The broker is away; `health` says so, and the next poll comes.
+    }
+  }
+
+  #keyOf(name: string): string {
+    return `t ${this.#path} ${name}`;
+  }
+
+  #presenceKeyOf(name: string): string {
+    return `p ${this.#path} ${name}`;
+  }
+}
+
+/** The topics of a contract with their hooks. Throws `UNKNOWN_OPTION`, `INVALID_OPTION`. */
+export function topicsOf(
+  contract: Contract,
+  given: Record<string, unknown>,
+  where: string,
+): Map<string, RunningTopic> {
+  const templates = Object.keys(contract.topics ?? {});
+  refuseUnknown(given, templates, `${where}: topics`);
+  return new Map(
+    templates.map((template) => {
+      const topic = contract.topics![template]!;
+      const what = `${where}: the topic "${template}"`;
+      const hooks = (given[template] ?? {}) as Record<string, unknown>;
+      refuseUnknown(hooks, topic.presence ? ["subscribe", "presence"] : ["subscribe"], what);
+      const { subscribe } = hooks;
+      if (subscribe !== "public" && typeof subscribe !== "function") {
+        throw new HarpiaError(
+          "INVALID_OPTION",
+          `${what} needs "subscribe": a function that says who may subscribe, or "public"; it is ${show(subscribe)}.`,
+          { value: subscribe },
+        );
+      }
+      return [
+        template,
+        {
+          template,
+          contract: topic,
+          subscribe: subscribe as RunningTopic["subscribe"],
+          presence: topic.presence ? presenceOf(hooks.presence, what) : undefined,
+        },
+      ];
+    }),
+  );
+}
+
+function presenceOf(given: unknown, what: string): RunningPresence {
+  const options = (typeof given === "function" ? { info: given } : (given ?? {})) as Record<string, unknown>;
+  refuseUnknown(options, ["info", "key", "max"], `${what}: "presence"`);
+  const { info, key, max } = options;
+  if (typeof info !== "function" || (key !== undefined && typeof key !== "function")) {
+    throw new HarpiaError(
+      "INVALID_OPTION",
+      `${what} needs "presence": a function that says who a subscriber is, or { info, key, max }; it is ${show(given)}.`,
+      { value: given },
+    );
+  }
+  return {
+    info: info as RunningPresence["info"],
+    key: (key ?? ((_params: object, { ws }: { ws: ServerWebSocket }) => ws.id)) as RunningPresence["key"],
+    max: checkCount(max, "max", `${what}: "presence"`) ?? DEFAULT_MOST_MEMBERS,
+  };
+}
+
+function checkRange(range: HistoryRange, what: string): Range {
+  refuseUnknown(range, ["after", "before", "last", "limit"], what);
+  if ("last" in range) return { last: checkCount(range.last, "last", what)! };
+  const position: Position | undefined = "after" in range ? range.after : range.before;
+  if (!isPosition(position))
+    throw new TypeError(`${what}: a position is { epoch, offset }, and this is ${show(position)}.`);
+  return range;
+}
+
+export function isPosition(value: unknown): value is Position {
+  if (typeof value !== "object" || value === null) return false;
+  const { epoch, offset } = value as Partial<Position>;
+  return typeof epoch === "string" && Number.isSafeInteger(offset) && offset! >= 0;
+}
+
+function unref<T extends { unref(): unknown }>(timer: T): T {
+  timer.unref();
+  return timer;
+}

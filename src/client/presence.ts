@@ -1,0 +1,86 @@
+// Who is in a topic, as the server has told it: a snapshot, and what changed since.
+
+import { Listeners } from "./listeners.js";
+import type { Member, Presence } from "./subscription.js";
+
+interface Told {
+  members?: Member<unknown>[];
+  count?: number;
+  join?: Member<unknown>[];
+  leave?: string[];
+}
+
+export class PresenceView implements Presence<unknown> {
+  count = 0;
+  #members: readonly Member<unknown>[] = [];
+  readonly #byKey = new Map<string, Member<unknown>>();
+  readonly #listeners = new Listeners<{ change: readonly Member<unknown>[] }>();
+  readonly #read: () => Promise<unknown>;
+  /** Whether the members are known: not before the first snapshot, nor where they are too many. */
+  #isKnown = false;
+  #isReading = false;
+  /** What came while a snapshot was under way. */
+  #held: Told[] = [];
+
+  constructor(read: () => Promise<unknown>) {
+    this.#read = read;
+  }
+
+  get members(): readonly Member<unknown>[] {
+    return this.#members;
+  }
+
+  on(event: "change", listener: (members: readonly Member<unknown>[]) => void): () => void {
+    return this.#listeners.on(event, listener);
+  }
+
+  /** An answer that may hold all members, or only their number. */
+  snapshot({ members, count }: Told): void {
+    if (count === undefined) return; // a topic without presence, or an answer without it
+    this.#byKey.clear();
+    for (const member of members ?? []) this.#byKey.set(member.key, member);
+    this.#isKnown = members !== undefined;
+    this.count = count;
+    for (const held of this.#held.splice(0)) this.#apply(held);
+    this.#tell();
+  }
+
+  changed(told: Told): void {
+    if (told.count !== undefined) return this.snapshot(told);
+    if (!this.#isKnown) {
+      this.#held.push(told);
+      // They were too many, and are not any more.
+      if (this.count > 0) this.stale();
+      return;
+    }
+    this.#apply(told);
+    this.#tell();
+  }
+
+  /** Some of it may have been missed: reads it anew. */
+  stale(): void {
+    if (this.#isReading || this.count === 0) return;
+    this.#isReading = true;
+    this.#isKnown = false;
+    this.#read()
+      .then((told) => this.snapshot(told as Told))
+      .catch(() => {}) // away: the next connection brings a snapshot
+      .finally(() => (this.#isReading = false));
+  }
+
+  disconnected(): void {
+    this.#isKnown = false;
+    this.#held = [];
+  }
+
+  #apply({ join = [], leave = [] }: Told): void {
+    for (const member of join) this.#byKey.set(member.key, member);
+    for (const key of leave) this.#byKey.delete(key);
+    this.count = this.#byKey.size;
+  }
+
+  #tell(): void {
+    this.#members = [...this.#byKey.values()];
+    this.#listeners.tell("change", this.#members);
+  }
+}
