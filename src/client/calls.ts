@@ -96,10 +96,7 @@ export class Calls {
     const text = encodeNotification(method, params);
     if (state === "open" && this.#connection.send(text)) return;
     if (this.#notifications >= MOST_NOTIFICATIONS) {
-      throw new RpcError(
-        "UNAVAILABLE",
-        `${MOST_NOTIFICATIONS} notifications wait for the connection already`,
-      );
+      throw new RpcError("UNAVAILABLE", `${MOST_NOTIFICATIONS} notifications wait already`);
     }
     this.#notifications++;
     this.#keep(++this.#lastId, { text, sent: false, mayRepeat: false });

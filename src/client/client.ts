@@ -120,7 +120,7 @@ export class Client<C extends Contract> {
     } = this.#options;
     if (WebSocket === undefined) {
       throw new TypeError(
-        'connect: this runtime has no WebSocket. Node has one from 22 on; before, pass { WebSocket } of the package "ws".',
+        'connect: no WebSocket here. Before Node 22, pass { WebSocket } of the package "ws"',
       );
     }
     this.#connection.start(addressOf(url, this.#contract.path, params), WebSocket);

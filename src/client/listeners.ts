@@ -10,7 +10,7 @@ export class Listeners<Events> {
   }
 
   has(event: keyof Events): boolean {
-    return (this.#byEvent.get(event)?.size ?? 0) > 0;
+    return !!this.#byEvent.get(event)?.size;
   }
 
   /** @param isTrue Asked before each listener: what is not true any more is not told. */

@@ -62,10 +62,14 @@ export class PresenceView implements Presence<unknown> {
     if (this.#isReading || this.count === 0) return;
     this.#isReading = true;
     this.#isKnown = false;
-    this.#read()
-      .then((told) => this.snapshot(told as Told))
-      .catch(() => {}) // away: the next connection brings a snapshot
-      .finally(() => (this.#isReading = false));
+    // Away: the next connection brings a snapshot.
+    void this.#read().then(
+      (told) => {
+        this.#isReading = false;
+        this.snapshot(told as Told);
+      },
+      () => (this.#isReading = false),
+    );
   }
 
   disconnected(): void {

@@ -114,8 +114,7 @@ export class Reader {
 
   #subscribe(): void {
     const { last, coalesce } = this.#options;
-    const wanted = coalesce ? Math.max(1, last ?? 0) : last;
-    this.#ask("$/subscribe", { after: coalesce ? undefined : this.position, last: wanted });
+    this.#ask("$/subscribe", coalesce ? { last: last || 1 } : { after: this.position, last });
   }
 
   /** Same epoch, but something is missing. */
@@ -128,7 +127,7 @@ export class Reader {
     this.#asking = true;
     this.#missed = false;
     const question = ++this.#question;
-    const suspects = this.#held.map(({ frame }) => frame.epoch!);
+    const suspects = new Set(this.#held.map(({ frame }) => frame.epoch!));
     this.#options.ask(method, params, (page) => {
       if (question !== this.#question) return;
       this.#asking = false;
@@ -136,7 +135,7 @@ export class Reader {
     });
   }
 
-  #answered(method: string, page: PageFrame, suspects: string[]): void {
+  #answered(method: string, page: PageFrame, suspects: Set<string>): void {
     const { epoch } = page;
     if (epoch === undefined) return this.#options.live();
     // Trimmed between two pages, or another epoch: the answer to this says where to go on.
@@ -156,12 +155,11 @@ export class Reader {
   /** Goes on from another place than the last: after the messages that could not be had. */
   #moveTo(epoch: string, { offset, messages }: PageFrame): void {
     const mine = this.position;
-    const from = messages[0] ? messages[0].offset - 1 : offset;
-    const same = mine?.epoch === epoch;
-    if (mine && !same) this.#leave(mine.epoch);
-    // The newest is all that a coalescing reader wants: in the same epoch it has lost nothing.
-    if (same && this.#options.coalesce) return;
-    this.position = { epoch, offset: from };
+    if (mine?.epoch === epoch) {
+      // The newest is all that a coalescing reader wants: in the same epoch it has lost nothing.
+      if (this.#options.coalesce) return;
+    } else if (mine) this.#leave(mine.epoch);
+    this.position = { epoch, offset: messages[0] ? messages[0].offset - 1 : offset };
     if (mine) this.#options.reset();
   }
 
@@ -189,7 +187,7 @@ export class Reader {
   }
 
   #leave(epoch: string): void {
-    this.#left = [epoch, ...this.#left.filter((left) => left !== epoch)].slice(0, EPOCHS_REMEMBERED);
+    this.#left = [epoch, ...this.#left].slice(0, EPOCHS_REMEMBERED);
   }
 
   #forget(): void {

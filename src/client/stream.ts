@@ -1,6 +1,8 @@
 // The reader of one stream: values come when they come, and are handed out one by one. Too many that nobody has read
 // hold the server back.
 
+import { Unread } from "./unread.js";
+
 /** More unread values than this ask the server to pause; fewer than `RESUME_BELOW` let it go on. */
 const PAUSE_ABOVE = 64;
 const RESUME_BELOW = 16;
@@ -20,10 +22,10 @@ interface End {
 export class StreamReader<T> implements AsyncIterableIterator<T> {
   readonly #source: Source<T>;
   #id: number | undefined;
-  #values: T[] = [];
-  #held = false;
+  readonly #unread = new Unread<T>(PAUSE_ABOVE, RESUME_BELOW, (isHeld) => {
+    if (this.#end === undefined) this.#source.hold(this.#id!, isHeld);
+  });
   #end: End | undefined;
-  #waking: (() => void)[] = [];
 
   constructor(source: Source<T>) {
     this.#source = source;
@@ -35,14 +37,8 @@ export class StreamReader<T> implements AsyncIterableIterator<T> {
 
   async next(): Promise<IteratorResult<T, undefined>> {
     this.#begin();
-    while (this.#values.length === 0 && this.#end === undefined) {
-      await new Promise<void>((resolve) => this.#waking.push(resolve));
-    }
-    if (this.#values.length > 0) {
-      const value = this.#values.shift()!;
-      if (this.#held && this.#values.length < RESUME_BELOW) this.#hold(false);
-      return { done: false, value };
-    }
+    while (this.#unread.size === 0 && this.#end === undefined) await this.#unread.wait();
+    if (this.#unread.size > 0) return { done: false, value: this.#unread.take()! };
     const end = this.#end!;
     if (!("error" in end)) return { done: true, value: undefined };
     this.#end = {};
@@ -59,11 +55,7 @@ export class StreamReader<T> implements AsyncIterableIterator<T> {
     if (this.#id !== undefined || this.#end !== undefined) return;
     const { signal } = this.#source;
     if (signal?.aborted) return void (this.#end = { error: signal.reason });
-    const { id, ended } = this.#source.start((value) => {
-      this.#values.push(value);
-      if (!this.#held && this.#values.length > PAUSE_ABOVE) this.#hold(true);
-      this.#wake();
-    });
+    const { id, ended } = this.#source.start((value) => this.#unread.push(value));
     this.#id = id;
     signal?.addEventListener("abort", this.#abort);
     ended.then(
@@ -76,23 +68,14 @@ export class StreamReader<T> implements AsyncIterableIterator<T> {
 
   /** The reader has enough. */
   #stop(end: End): void {
-    this.#values = [];
     if (this.#end === undefined && this.#id !== undefined) this.#source.cancel(this.#id);
     this.#finish(end);
+    this.#unread.clear();
   }
 
   #finish(end: End): void {
     this.#source.signal?.removeEventListener("abort", this.#abort);
     this.#end ??= end;
-    this.#wake();
-  }
-
-  #hold(held: boolean): void {
-    this.#held = held;
-    if (this.#end === undefined) this.#source.hold(this.#id!, held);
-  }
-
-  #wake(): void {
-    for (const wake of this.#waking.splice(0)) wake();
+    this.#unread.wake();
   }
 }

@@ -3,7 +3,8 @@
 
 import type { RpcError } from "../contract/rpc-error.js";
 import { Listeners } from "./listeners.js";
-import type { PageFrame, Position } from "./reader.js";
+import { Unread } from "./unread.js";
+import { type PageFrame, type Position, Reader, type ReaderOptions } from "./reader.js";
 
 /** A publication. */
 export interface Message<T> {
@@ -41,14 +42,13 @@ interface SubscriptionEvents<T> {
   state: SubscriptionState;
 }
 
-/** How a subscription reaches its topic. */
-export interface Source {
+/** What a subscription needs of its topic. */
+export interface Link {
+  readonly name: string;
   readonly presence: Presence<unknown>;
-  position(): Position | undefined;
+  ask(method: string, params: object, by: Subscription, answer: (page: PageFrame) => void): void;
   history(before: Position, limit: number | undefined): Promise<PageFrame>;
-  pause(): void;
-  resume(): void;
-  leave(): void;
+  leave(subscription: Subscription): void;
 }
 
 /** An iterator that nobody reads keeps so many; then it lets go, and reads on from the log. */
@@ -56,24 +56,39 @@ const MOST_UNREAD = 1_000;
 
 /** A subscription to a topic. Made by `client.subscribe`. */
 export class Subscription<T = unknown, Info = unknown> implements AsyncIterable<Message<T>>, Disposable {
-  /** The topic's name on the wire. */
-  readonly topic: string;
   /** Why it has ended, if neither `unsubscribe` nor `close` did it: refused, or removed by the server. */
   error: RpcError | undefined;
+  /** @internal */
+  readonly reader: Reader;
   #state: SubscriptionState = "pending";
-  readonly #source: Source;
+  readonly #link: Link;
   readonly #listeners = new Listeners<SubscriptionEvents<T>>();
-  readonly #iterators = new Set<Unread<T>>();
+  /** Of iterators, and `#early`. */
+  readonly #unreads = new Set<Unread<Message<T>>>();
+  /** What came before anybody listened. */
+  #early: Unread<Message<T>> | undefined;
   /** The offset of the oldest message that was handed over or read. */
   #oldest: number | undefined;
-  /** What came before anybody listened. */
-  #early: Unread<T> | undefined;
 
   /** @internal */
-  constructor(topic: string, source: Source) {
-    this.topic = topic;
-    this.#source = source;
+  constructor(link: Link, options: Pick<ReaderOptions, "after" | "last" | "coalesce">) {
+    this.#link = link;
     this.#early = this.#unread();
+    this.reader = new Reader({
+      ...options,
+      ask: (method, params, answer) => link.ask(method, params, this as unknown as Subscription, answer),
+      hand: (data, position) => this.#hand(data, position),
+      reset: () => {
+        this.#oldest = undefined;
+        this.#listeners.tell("reset", undefined);
+      },
+      live: () => this.enter("live"),
+    });
+  }
+
+  /** The topic's name on the wire. */
+  get topic(): string {
+    return this.#link.name;
   }
 
   get state(): SubscriptionState {
@@ -82,11 +97,11 @@ export class Subscription<T = unknown, Info = unknown> implements AsyncIterable<
 
   /** Of the last message handed over; to be kept, and given as `after` to a later `subscribe`. */
   get position(): Position | undefined {
-    return this.#source.position();
+    return this.reader.position;
   }
 
   get presence(): Presence<Info> {
-    return this.#source.presence as Presence<Info>; // the server has validated what it tells
+    return this.#link.presence as Presence<Info>; // the server has validated what it tells
   }
 
   /** Hears messages, in order, each once; resets; states. @returns how to stop that. */
@@ -98,6 +113,7 @@ export class Subscription<T = unknown, Info = unknown> implements AsyncIterable<
     if (event === "message" && this.#early) {
       const early = this.#early;
       this.#early = undefined;
+      this.#unreads.delete(early);
       // Not at once: the listener may need what it is assigned to.
       queueMicrotask(() => {
         for (let next = early.take(); next; next = early.take()) this.#listeners.tell("message", next);
@@ -110,11 +126,11 @@ export class Subscription<T = unknown, Info = unknown> implements AsyncIterable<
   [Symbol.asyncIterator](): AsyncIterableIterator<Message<T>> {
     const unread = this.#early ?? this.#unread();
     this.#early = undefined;
-    this.#iterators.add(unread);
     const finish = (): IteratorResult<Message<T>> => {
-      this.#iterators.delete(unread);
-      unread.drop();
-      if (this.#iterators.size === 0 && !this.#listeners.has("message")) this.unsubscribe();
+      this.#unreads.delete(unread);
+      unread.clear();
+      unread.wake();
+      if (this.#unreads.size === 0 && !this.#listeners.has("message")) this.unsubscribe();
       return { done: true, value: undefined };
     };
     return {
@@ -125,7 +141,7 @@ export class Subscription<T = unknown, Info = unknown> implements AsyncIterable<
         for (;;) {
           const value = unread.take();
           if (value) return { done: false, value };
-          if (this.#state === "ended" || !this.#iterators.has(unread)) break;
+          if (this.#state === "ended" || !this.#unreads.has(unread)) break;
           await unread.wait();
         }
         finish();
@@ -146,12 +162,16 @@ export class Subscription<T = unknown, Info = unknown> implements AsyncIterable<
     messages: Message<T>[];
     complete: boolean;
   }> {
-    while (this.#state === "pending") await new Promise<void>((resolve) => this.#once("state", resolve));
+    while (this.#state === "pending") {
+      await new Promise<void>((resolve) => {
+        const stop = this.on("state", () => resolve(stop()));
+      });
+    }
     const { position } = this;
     if (position === undefined) return { messages: [], complete: true };
     const { epoch } = position;
     const offset = before ?? this.#oldest ?? position.offset + 1;
-    const { recovered, messages, complete } = await this.#source.history({ epoch, offset }, limit);
+    const { recovered, messages, complete } = await this.#link.history({ epoch, offset }, limit);
     if (before === undefined && messages[0]) this.#oldest = messages[0].offset;
     return { messages: messages as Message<T>[], complete: complete || !recovered }; // validated by the server
   }
@@ -159,28 +179,12 @@ export class Subscription<T = unknown, Info = unknown> implements AsyncIterable<
   /** Ends it. What has come and was not read yet is still handed out. */
   unsubscribe(): void {
     if (this.#state === "ended") return;
-    this.#source.leave();
+    this.#link.leave(this as unknown as Subscription);
     this.end(undefined);
   }
 
   [Symbol.dispose](): void {
     this.unsubscribe();
-  }
-
-  /** @internal */
-  hand(data: unknown, position: Position | undefined): void {
-    if (this.#state === "ended") return;
-    this.#oldest ??= position?.offset;
-    const message: Message<T> = { data: data as T, offset: position?.offset }; // validated by the server
-    this.#early?.push(message);
-    for (const unread of this.#iterators) unread.push(message);
-    this.#listeners.tell("message", message);
-  }
-
-  /** @internal */
-  reset(): void {
-    this.#oldest = undefined;
-    this.#listeners.tell("reset", undefined);
   }
 
   /** @internal */
@@ -195,67 +199,27 @@ export class Subscription<T = unknown, Info = unknown> implements AsyncIterable<
     if (this.#state === "ended") return;
     this.error = error;
     this.enter("ended");
-    for (const unread of this.#iterators) unread.wake();
+    for (const unread of this.#unreads) unread.wake();
   }
 
-  #once<Event extends keyof SubscriptionEvents<T>>(event: Event, listener: () => void): void {
-    const stop = this.#listeners.on(event, () => {
-      stop();
-      listener();
+  #hand(data: unknown, position: Position | undefined): void {
+    if (this.#state === "ended") return;
+    const offset = position?.offset;
+    this.#oldest ??= offset;
+    const message: Message<T> = { data: data as T, offset }; // validated by the server
+    for (const unread of this.#unreads) {
+      // A page is handed over whole; without offsets there is no page, and what is too much is gone.
+      if (!unread.isHeld || offset !== undefined) unread.push(message);
+    }
+    this.#listeners.tell("message", message);
+  }
+
+  #unread(): Unread<Message<T>> {
+    const unread = new Unread<Message<T>>(MOST_UNREAD, 1, () => {
+      if (Array.from(this.#unreads).some(({ isHeld }) => isHeld)) this.reader.pause();
+      else this.reader.resume();
     });
-  }
-
-  #unread(): Unread<T> {
-    return new Unread<T>((isFull) => {
-      const full = isFull || [this.#early, ...this.#iterators].some((unread) => unread?.isFull);
-      if (full) this.#source.pause();
-      else this.#source.resume();
-    });
-  }
-}
-
-/** What one reader has not read. Full, it asks for no more until it is empty. */
-class Unread<T> {
-  isFull = false;
-  #messages: Message<T>[] = [];
-  #waking: (() => void)[] = [];
-  readonly #onFull: (isFull: boolean) => void;
-
-  constructor(onFull: (isFull: boolean) => void) {
-    this.#onFull = onFull;
-  }
-
-  push(message: Message<T>): void {
-    // A page is handed over whole; without offsets there is no page, and what is too much is gone.
-    if (this.isFull && message.offset === undefined) return;
-    this.#messages.push(message);
-    if (this.#messages.length >= MOST_UNREAD) this.#fill(true);
-    this.wake();
-  }
-
-  take(): Message<T> | undefined {
-    const message = this.#messages.shift();
-    if (this.#messages.length === 0) this.#fill(false);
-    return message;
-  }
-
-  drop(): void {
-    this.#messages = [];
-    this.#fill(false);
-    this.wake();
-  }
-
-  wait(): Promise<void> {
-    return new Promise((resolve) => this.#waking.push(resolve));
-  }
-
-  wake(): void {
-    for (const wake of this.#waking.splice(0)) wake();
-  }
-
-  #fill(isFull: boolean): void {
-    if (this.isFull === isFull) return;
-    this.isFull = isFull;
-    this.#onFull(isFull);
+    this.#unreads.add(unread);
+    return unread;
   }
 }

@@ -2,12 +2,12 @@
 // wire: one `$/subscribe` where they ask the same, one `$/unsubscribe` when the last has gone.
 
 import { encodeNotification, type ErrorObject } from "../contract/frames.js";
-import { RpcError, type RpcReason } from "../contract/rpc-error.js";
+import { RpcError } from "../contract/rpc-error.js";
 import { backoff } from "./backoff.js";
 import type { Calls } from "./calls.js";
 import { PresenceView } from "./presence.js";
-import { type MessageFrame, type PageFrame, type Position, Reader } from "./reader.js";
-import { Subscription } from "./subscription.js";
+import type { MessageFrame, PageFrame, Position } from "./reader.js";
+import { type Link, Subscription } from "./subscription.js";
 
 /** What `client.subscribe` takes beside the topic. */
 export interface SubscribeOptions {
@@ -17,21 +17,12 @@ export interface SubscribeOptions {
   after?: Position;
 }
 
-/** Errors for which asking again is no use. */
-const FINAL = new Set<RpcReason | undefined>(
-  "FORBIDDEN CONTRACT INVALID_PARAMS INVALID_REQUEST METHOD_NOT_FOUND RATE_LIMITED CLOSED".split(
-    " ",
-  ) as RpcReason[],
-);
+/** Errors after which asking again may do better; after others it is no use. */
+const PASSING: readonly unknown[] = ["TIMEOUT", "UNAVAILABLE", "INTERNAL"];
 
 interface Wire {
   calls: Calls;
   send(text: string): boolean;
-}
-
-interface Seat {
-  reader: Reader;
-  subscription: Subscription;
 }
 
 interface Question {
@@ -39,7 +30,7 @@ interface Question {
   what: string;
   /** How many frames of the topic had come when it was put. */
   frames: number;
-  asked: { seat: Seat; answer(page: PageFrame): void }[];
+  asked: { by: Subscription; answer(page: PageFrame): void }[];
 }
 
 export class Topics {
@@ -57,7 +48,9 @@ export class Topics {
       topic = new Topic(name, this.#wire, () => this.#topics.delete(name));
       this.#topics.set(name, topic);
     }
-    return topic.enter(options, this.#up);
+    const subscription = new Subscription(topic, options);
+    topic.enter(subscription, this.#up);
+    return subscription;
   }
 
   /** Takes one of harpia's own notifications. `size`: of its frame. */
@@ -91,74 +84,50 @@ export class Topics {
   }
 }
 
-class Topic {
+class Topic implements Link {
   readonly presence: PresenceView;
-  readonly #name: string;
+  readonly name: string;
   readonly #wire: Wire;
   readonly #onEnd: () => void;
-  readonly #seats = new Set<Seat>();
+  readonly #subscriptions = new Set<Subscription>();
   readonly #questions = new Set<Question>();
   #frames = 0;
   #failures = 0;
   #retry: ReturnType<typeof setTimeout> | undefined;
 
   constructor(name: string, wire: Wire, onEnd: () => void) {
-    this.#name = name;
+    this.name = name;
     this.#wire = wire;
     this.#onEnd = onEnd;
     this.presence = new PresenceView(() => this.#wire.calls.request("$/presence", { topic: name }, {}));
   }
 
-  enter({ last, after, coalesce }: SubscribeOptions & { coalesce: boolean }, up: boolean): Subscription {
-    const name = this.#name;
-    const seat = {} as Seat; // filled in right here
-    seat.reader = new Reader({
-      last,
-      after,
-      coalesce,
-      ask: (method, params, answer) => this.#ask(method, params, { seat, answer }),
-      hand: (data, position) => seat.subscription.hand(data, position),
-      reset: () => seat.subscription.reset(),
-      live: () => seat.subscription.enter("live"),
-    });
-    seat.subscription = new Subscription(name, {
-      presence: this.presence,
-      position: () => seat.reader.position,
-      history: (before, limit) =>
-        this.#wire.calls.request("$/history", { topic: name, before, limit }, {}) as Promise<PageFrame>,
-      pause: () => seat.reader.pause(),
-      resume: () => seat.reader.resume(),
-      leave: () => this.#leave(seat),
-    });
-    this.#seats.add(seat);
-    if (up) seat.reader.connected();
-    return seat.subscription;
+  enter(subscription: Subscription, up: boolean): void {
+    this.#subscriptions.add(subscription);
+    if (up) subscription.reader.connected();
   }
 
   message(frame: MessageFrame, size: number): void {
     this.#frames++;
-    for (const { reader } of this.#seats) reader.message(frame, size);
+    for (const { reader } of this.#subscriptions) reader.message(frame, size);
   }
 
   /** Where it stands; without a history it has no place. */
   located(position: Partial<Position>, dropped: boolean): void {
     if (position.epoch !== undefined)
-      for (const { reader } of this.#seats) reader.located(position as Position);
+      for (const { reader } of this.#subscriptions) reader.located(position as Position);
     if (dropped) this.presence.stale();
   }
 
   connected(): void {
-    for (const { reader } of this.#seats) reader.connected();
+    for (const { reader } of this.#subscriptions) reader.connected();
   }
 
   disconnected(): void {
-    clearTimeout(this.#retry);
-    this.#retry = undefined;
-    for (const { id } of this.#questions) this.#wire.calls.cancel(id);
-    this.#questions.clear();
+    this.#drop();
     this.presence.disconnected();
-    for (const { reader, subscription } of this.#seats) {
-      reader.disconnected();
+    for (const subscription of this.#subscriptions) {
+      subscription.reader.disconnected();
       subscription.enter("pending");
     }
   }
@@ -166,32 +135,48 @@ class Topic {
   /** It is over, and not by us. */
   end(error: RpcError | undefined): void {
     this.#close();
-    for (const { subscription } of this.#seats) subscription.end(error);
-    this.#seats.clear();
+    for (const subscription of this.#subscriptions) subscription.end(error);
+    this.#subscriptions.clear();
   }
 
-  #leave(seat: Seat): void {
-    seat.reader.disconnected();
-    this.#seats.delete(seat);
-    if (this.#seats.size > 0) return;
+  leave(subscription: Subscription): void {
+    subscription.reader.disconnected();
+    this.#subscriptions.delete(subscription);
+    if (this.#subscriptions.size > 0) return;
     this.#close();
-    this.#wire.send(encodeNotification("$/unsubscribe", { topic: this.#name }));
+    this.#wire.send(encodeNotification("$/unsubscribe", { topic: this.name }));
+  }
+
+  history(before: Position, limit: number | undefined): Promise<PageFrame> {
+    // The server has made it what it is said to be.
+    return this.#wire.calls.request(
+      "$/history",
+      { topic: this.name, before, limit },
+      {},
+    ) as Promise<PageFrame>;
   }
 
   #close(): void {
-    clearTimeout(this.#retry);
-    for (const { id } of this.#questions) this.#wire.calls.cancel(id);
-    this.#questions.clear();
+    this.#drop();
     this.#onEnd();
   }
 
-  #ask(method: string, params: object, asker: Question["asked"][number]): void {
+  /** Lets go of what was asked. */
+  #drop(): void {
+    clearTimeout(this.#retry);
+    this.#retry = undefined;
+    for (const { id } of this.#questions) this.#wire.calls.cancel(id);
+    this.#questions.clear();
+  }
+
+  ask(method: string, params: object, by: Subscription, answer: (page: PageFrame) => void): void {
+    const asker = { by, answer };
     const what = method + JSON.stringify(params);
     for (const question of this.#questions) {
       // An answer that was under way before the last frame came might not know of it.
       if (question.what === what && question.frames === this.#frames) return void question.asked.push(asker);
     }
-    const { id, ended } = this.#wire.calls.begin(method, { topic: this.#name, ...params });
+    const { id, ended } = this.#wire.calls.begin(method, { topic: this.name, ...params });
     const question: Question = { id, what, frames: this.#frames, asked: [asker] };
     this.#questions.add(question);
     ended.then(
@@ -208,14 +193,14 @@ class Topic {
   }
 
   #failed(error: RpcError, { asked }: Question): void {
-    for (const { seat } of asked) {
-      if (FINAL.has(error.reason)) {
-        this.#seats.delete(seat);
-        seat.subscription.end(error);
+    if (!PASSING.includes(error.reason)) {
+      for (const { by } of asked) {
+        this.#subscriptions.delete(by);
+        by.end(error);
       }
+      if (this.#subscriptions.size === 0) this.#close();
+      return;
     }
-    if (this.#seats.size === 0) return this.#close();
-    if (FINAL.has(error.reason)) return;
     this.#retry ??= setTimeout(
       () => {
         this.#retry = undefined;

@@ -16,7 +16,7 @@ export function fillPath(path: string, params: Record<string, string> = {}): str
   return path.replace(/:([A-Za-z_$][\w$]*)/g, (_all, name: string) => {
     const value = params[name];
     if (typeof value !== "string" || value === "") {
-      throw new TypeError(`The path ${path} needs the param "${name}": a non-empty string.`);
+      throw new TypeError(`${path} needs the param "${name}": a non-empty string`);
     }
     return encodeURIComponent(value);
   });

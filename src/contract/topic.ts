@@ -1,8 +1,8 @@
 // A topic's name: from its template and params to the wire, and back. Pure, and the same on both ends.
 
-import type { PathParams } from "./path.js";
+import { fillPath, type PathParams } from "./path.js";
 
-/** What a topic's name may measure on the wire: UTF-8 bytes, encoded. */
+/** What a topic's name may measure on the wire: bytes, encoded. */
 export const LONGEST_TOPIC = 256;
 
 /** The params of a topic's template: `"room/:room"` has `{ room: string }`. */
@@ -10,18 +10,13 @@ export type TopicParams<Template extends string> = PathParams<`/${Template}`>;
 
 /**
  * Fills a template: `topicName("room/:room", { room: "a/b" })` is `room/a%2Fb`.
- * @throws TypeError for a param that is missing, empty or too long.
+ * @throws TypeError for a param that is missing or empty, and for a name that is too long.
  */
-export function topicName(template: string, params: Readonly<Record<string, string>> = {}): string {
-  const name = template
-    .split("/")
-    .map((segment) => (segment.startsWith(":") ? encodeParam(template, segment.slice(1), params) : segment))
-    .join("/");
-  // Encoded names are ASCII but for what the template itself says.
-  if (new TextEncoder().encode(name).length <= LONGEST_TOPIC) return name;
-  throw new TypeError(
-    `The topic ${name.slice(0, 64)}… has more than ${LONGEST_TOPIC} bytes; ids make better names than texts.`,
-  );
+export function topicName(template: string, params?: Readonly<Record<string, string>>): string {
+  const name = fillPath(template, params);
+  // What is encoded is ASCII, and so is what templates may say.
+  if (name.length <= LONGEST_TOPIC) return name;
+  throw new TypeError(`The topic ${name.slice(0, 64)}… has more than ${LONGEST_TOPIC} bytes`);
 }
 
 /** The params of a name that this template could have made; `undefined` for any other spelling. */
@@ -48,12 +43,6 @@ export function overlaps(one: string, other: string): boolean {
   const [a, b] = [one.split("/"), other.split("/")];
   if (a.length !== b.length) return false;
   return a.every((segment, index) => segment === b[index] || segment[0] === ":" || b[index]![0] === ":");
-}
-
-function encodeParam(template: string, name: string, params: Readonly<Record<string, string>>): string {
-  const value: unknown = Object.hasOwn(params, name) ? params[name] : undefined;
-  if (typeof value === "string" && value !== "" && value.isWellFormed()) return encodeURIComponent(value);
-  throw new TypeError(`The topic "${template}" needs the param "${name}": a non-empty string.`);
 }
 
 function decode(text: string): string | undefined {
