@@ -119,9 +119,7 @@ export class Client<C extends Contract> {
       WebSocket = (globalThis as { WebSocket?: WebSocketConstructor }).WebSocket,
     } = this.#options;
     if (WebSocket === undefined) {
-      throw new TypeError(
-        'connect: no WebSocket here. Before Node 22, pass { WebSocket } of the package "ws"',
-      );
+      throw new TypeError('connect: no WebSocket here; before Node 22 pass that of the package "ws"');
     }
     this.#connection.start(addressOf(url, this.#contract.path, params), WebSocket);
   }
@@ -326,7 +324,7 @@ function addressOf(url: string | URL, path: string, params: Record<string, strin
   } catch {}
   if (!/^wss?:/.test(address?.protocol ?? "")) {
     throw new TypeError(
-      `connect: "url" must be like "wss://chat.example.com", or in a page like "/", and is ${JSON.stringify(String(url))}.`,
+      `connect: "url" must be like "wss://chat.example.com", in a page also "/", and is "${String(url)}"`,
     );
   }
   address!.pathname = address!.pathname.replace(/\/$/, "") + fillPath(path, params);

@@ -36,7 +36,7 @@ export class PresenceView implements Presence<unknown> {
 
   /** An answer that may hold all members, or only their number. */
   snapshot({ members, count }: Told): void {
-    if (count === undefined) return; // a topic without presence, or an answer without it
+    if (count === undefined) return; // not in this answer
     this.#byKey.clear();
     for (const member of members ?? []) this.#byKey.set(member.key, member);
     this.#isKnown = members !== undefined;
@@ -47,14 +47,12 @@ export class PresenceView implements Presence<unknown> {
 
   changed(told: Told): void {
     if (told.count !== undefined) return this.snapshot(told);
-    if (!this.#isKnown) {
-      this.#held.push(told);
-      // They were too many, and are not any more.
-      if (this.count > 0) this.stale();
-      return;
+    if (this.#isKnown) {
+      this.#apply(told);
+      return this.#tell();
     }
-    this.#apply(told);
-    this.#tell();
+    this.#held.push(told);
+    this.stale(); // where they were too many, and are not any more
   }
 
   /** Some of it may have been missed: reads it anew. */

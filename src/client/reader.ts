@@ -88,8 +88,8 @@ export class Reader {
 
   /** A publication. `size`: of its frame. */
   message(frame: MessageFrame, size = 0): void {
-    const { epoch, offset } = frame;
-    if (epoch === undefined || offset === undefined) return this.#options.hand(frame.data, undefined);
+    const { epoch, offset = 0 } = frame;
+    if (epoch === undefined) return this.#options.hand(frame.data, undefined);
     if (this.#left.includes(epoch)) return;
     const mine = this.position;
     if (this.#asking || mine === undefined) return this.#hold(frame, size);

@@ -168,10 +168,9 @@ export class Subscription<T = unknown, Info = unknown> implements AsyncIterable<
       });
     }
     const { position } = this;
-    if (position === undefined) return { messages: [], complete: true };
-    const { epoch } = position;
+    if (!position) return { messages: [], complete: true };
     const offset = before ?? this.#oldest ?? position.offset + 1;
-    const { recovered, messages, complete } = await this.#link.history({ epoch, offset }, limit);
+    const { recovered, messages, complete } = await this.#link.history({ ...position, offset }, limit);
     if (before === undefined && messages[0]) this.#oldest = messages[0].offset;
     return { messages: messages as Message<T>[], complete: complete || !recovered }; // validated by the server
   }
@@ -216,7 +215,7 @@ export class Subscription<T = unknown, Info = unknown> implements AsyncIterable<
 
   #unread(): Unread<Message<T>> {
     const unread = new Unread<Message<T>>(MOST_UNREAD, 1, () => {
-      if (Array.from(this.#unreads).some(({ isHeld }) => isHeld)) this.reader.pause();
+      if ([...this.#unreads].some(({ isHeld }) => isHeld)) this.reader.pause();
       else this.reader.resume();
     });
     this.#unreads.add(unread);
