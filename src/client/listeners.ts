@@ -15,7 +15,7 @@ export class Listeners<Events> {
 
   /** @param isTrue Asked before each listener: what is not true any more is not told. */
   tell<Event extends keyof Events>(event: Event, what: Events[Event], isTrue = () => true): void {
-    for (const listener of [...(this.#byEvent.get(event) ?? [])]) {
+    for (const listener of Array.from(this.#byEvent.get(event) ?? [])) {
       if (!isTrue()) return;
       try {
         listener(what as never);
