@@ -44,14 +44,13 @@ export function implement<C extends Contract>(
   // Its types are erased from here on: the compiler has held them to the contract.
   const given = hooks as Erased;
   refuseUnknown(implementation, ["methods", "topics"], `${where}.implement(…)`);
-  const { methods, topics: topicHooks } = implementation as Record<
-    "methods" | "topics",
-    Record<string, unknown> | undefined
+  const { methods = {}, topics: topicHooks = {} } = implementation as Partial<
+    Record<"methods" | "topics", Record<string, unknown>>
   >;
-  const topics = new Topics(contract, topicsOf(contract, topicHooks ?? {}, where), broker, hub);
+  const topics = new Topics(contract, topicsOf(contract, topicHooks, where), broker, hub);
   const parts: ChannelParts = {
     contract,
-    methods: methodsOf(contract, methods ?? {}, where),
+    methods: methodsOf(contract, methods, where),
     concurrency: checkCount(given.concurrency, "concurrency", where) ?? DEFAULT_CONCURRENCY,
     validateResults: given.validateResults !== false,
     before: given.before,

@@ -242,6 +242,10 @@ export function topicsOf(
   where: string,
 ): Map<string, RunningTopic> {
   const templates = Object.keys(contract.topics ?? {});
+  if (typeof given !== "object" || given === null) {
+    const message = `${where}: "topics" must be an object of topics, and is ${show(given)}.`;
+    throw new HarpiaError("INVALID_OPTION", message, { value: given });
+  }
   refuseUnknown(given, templates, `${where}: topics`);
   return new Map(
     templates.map((template) => {
