@@ -14,7 +14,7 @@ import {
   settingsOf,
 } from "./server/options.js";
 import type { ConnectionData, InferredData, WebSocketRoute } from "./server/route.js";
-import type { Broker } from "./broker/broker.js";
+import type { Broker, BrokerHealth } from "./broker/broker.js";
 import { MemoryBroker } from "./broker/memory.js";
 import { implement } from "./channel/channel.js";
 import type { Channel, ChannelHooks, ChannelSocket, Live } from "./channel/implementation.js";
@@ -23,7 +23,15 @@ import type { Contract } from "./contract/contract.js";
 import { SUBPROTOCOL } from "./contract/frames.js";
 import type { PathParams } from "./contract/path.js";
 import { Route, shapeOf } from "./server/route.js";
-import { checkBytes, checkTopic, type Sendable, type ServerWebSocket, sizeOf } from "./server/socket.js";
+import {
+  checkBytes,
+  checkTopic,
+  type PublishOptions,
+  publishOptions,
+  type Sendable,
+  type ServerWebSocket,
+  sizeOf,
+} from "./server/socket.js";
 
 /** What `app.stop()` takes. */
 export interface StopOptions {
@@ -31,6 +39,16 @@ export interface StopOptions {
   timeout?: number;
   /** Close with 1012 ("service restart") instead of 1001 ("going away"). Default `false`. */
   restart?: boolean;
+}
+
+/** What `app.health()` returns. */
+export interface Health {
+  readonly ok: boolean;
+  /** `app.stop()` was called. */
+  readonly draining: boolean;
+  /** Open ones, of this process. */
+  readonly connections: number;
+  readonly broker: { readonly name: string } & BrokerHealth;
 }
 
 /** What `app.serveOptions()` takes. */
@@ -60,14 +78,17 @@ export class Harpia {
   readonly #topics: Topics[] = [];
   #listening: { options: ListenOptions; server: BunServer } | undefined;
   #frozen = false;
+  #warned = false;
   #stopped: Promise<void> | undefined;
 
   /** @internal */
   constructor(options: HarpiaOptions) {
     requireBun();
-    this.#hub = new Hub(settingsOf(options), silent);
-    if (options.maxConnections === undefined) this.#hub.settings.maxConnections = defaultMaxConnections();
+    const settings = settingsOf(options);
     this.#broker = options.broker ?? new MemoryBroker();
+    this.#hub = new Hub(settings, this.#broker, silent);
+    void this.#hub.relay.onCommand("disconnect", (order) => void this.#disconnect(order));
+    if (options.maxConnections === undefined) this.#hub.settings.maxConnections = defaultMaxConnections();
     this.#broker.onReconnect = () => {
       for (const topics of this.#topics) topics.compare().catch(() => {}); // away again: then it comes back again
     };
@@ -119,6 +140,7 @@ export class Harpia {
         const { route, live, topics } = implement(contract, hooks as object, implementation, parts);
         this.#register(contract.path, route, SUBPROTOCOL);
         this.#topics.push(topics);
+        this.#warnOfReusePort();
         return live as unknown as Live<C, ChannelSocket<C, Returned>>;
       },
     };
@@ -176,6 +198,7 @@ export class Harpia {
       const server = serve(bunOptions(given), this.#parts(given));
       this.#hub.server = server;
       this.#listening = { options: given, server };
+      this.#warnOfReusePort();
       return server;
     } catch (error) {
       this.#hub.settings.limits = limits;
@@ -203,23 +226,64 @@ export class Harpia {
   }
 
   /**
-   * Sends to all subscribers of a topic on this server.
-   * @param compress Default: whether `perMessageDeflate` is on.
-   * @returns bytes sent; −1 if some of it waits for a slow subscriber; 0 if a subscriber had no room for it, or there is none.
+   * Sends to all subscribers of a plain topic, on every process that shares the app's broker, at most once.
+   * @param options.compress Default: whether `perMessageDeflate` is on. `true` and `false` will do, as in Bun.
+   * @param options.local Only to those of this process. Default `false`.
+   * @returns bytes sent here; −1 if some of it waits for a slow subscriber; 0 if a subscriber had no room for it, or there
+   * is none here.
    */
-  publish(
-    topic: string,
-    data: Sendable,
-    compress: boolean = this.#hub.settings.limits.perMessageDeflate,
-  ): number {
-    checkTopic(topic, "app.publish(topic, …)");
-    if (typeof data !== "string") checkBytes(data, "app.publish(topic, data)");
-    const { server } = this.#hub;
+  publish(topic: string, data: Sendable, options?: boolean | PublishOptions): number {
+    const where = "app.publish(topic, data)";
+    checkTopic(topic, where);
+    if (typeof data !== "string") checkBytes(data, where);
+    const hub = this.#hub;
+    const { compress, local } = publishOptions(options, hub.settings.limits.perMessageDeflate, where);
+    if (!local) hub.relay.publish(topic, data);
+    const { server } = hub;
     if (server === undefined) return 0;
     const sent = server.publish(topic, data, compress);
-    if (sent === 0 && sizeOf(data) > 0) this.#hub.publicationDropped(server.subscriberCount(topic));
+    if (sent === 0 && sizeOf(data) > 0) hub.publicationDropped(server.subscriberCount(topic));
     return sent;
   }
+
+  /**
+   * Closes connections, on every process that shares the app's broker: those subscribed to a plain topic, or those
+   * that are present in some topic of a channel under a key (a person's, say, in all their tabs).
+   * @param options.code Default 1008, after which harpia's client does not come back.
+   * @returns how many were closed here. Rejects with a BrokerError if other processes could not be told.
+   */
+  async disconnect(
+    whom: { topic: string } | { key: string },
+    { code = 1008, reason = "Disconnected" }: { code?: number; reason?: string } = {},
+  ): Promise<number> {
+    const order = { ...whom, code, reason };
+    if (!("topic" in order) && typeof order.key !== "string") {
+      throw new HarpiaError("INVALID_OPTION", "app.disconnect(whom): give it a { topic } or a { key }.", {
+        value: whom,
+      });
+    }
+    if ("topic" in order) checkTopic(order.topic, "app.disconnect({ topic })");
+    const closed = this.#disconnect(order);
+    await this.#hub.relay.command("disconnect", order);
+    return closed;
+  }
+
+  /** How the app is: for a readiness probe. Not ok while it stops, and while its broker is away. */
+  health(): Health {
+    const { draining, connections } = this.#hub;
+    const broker = { name: this.#broker.name, ...this.#broker.health() };
+    return { ok: !draining && broker.ok, draining, connections: connections.size, broker };
+  }
+
+  /**
+   * `health()` over HTTP: 200, or 503 while not ok.
+   * @example
+   * app.listen({ routes: { "/healthz": app.healthz } });
+   */
+  readonly healthz = (): Response => {
+    const health = this.health();
+    return Response.json(health, { status: health.ok ? 200 : 503, headers: { "cache-control": "no-store" } });
+  };
 
   /**
    * Stops gracefully: new handshakes get 503, running handlers finish, every connection is closed with 1001 and its
@@ -255,6 +319,7 @@ export class Harpia {
     await Promise.race([before.idle(), deadline]);
     for (const ws of hub.connections) ws.close(code, code === 1012 ? "Service restart" : "Going away");
     await Promise.race([hub.work.idle(), deadline]);
+    hub.relay.close();
     await Promise.race([this.#broker.close(), deadline]);
     if (this.#listening) {
       const { server } = this.#listening;
@@ -262,6 +327,29 @@ export class Harpia {
       await server.stop(true);
     }
     clearTimeout(timer);
+  }
+
+  #disconnect(order: ({ topic: string } | { key: string }) & { code: number; reason: string }): number {
+    const whom = new Set<ServerWebSocket>();
+    if ("topic" in order) {
+      for (const ws of this.#hub.connections) if (ws.isSubscribed(order.topic)) whom.add(ws);
+    } else {
+      for (const topics of this.#topics) for (const ws of topics.presentAs(order.key)) whom.add(ws);
+    }
+    for (const ws of whom) ws.close(order.code, order.reason);
+    return whom.size;
+  }
+
+  /** Several processes on one port are several worlds, unless they share a broker. */
+  #warnOfReusePort(): void {
+    const options = this.#listening?.options;
+    if (this.#warned || this.#broker.shared || !options || !("reusePort" in options) || !options.reusePort)
+      return;
+    if (!this.#topics.some((topics) => topics.haveHistory)) return;
+    this.#warned = true;
+    this.#hub.settings.logger.warn(
+      `reusePort lets other processes serve this port, and the ${this.#broker.name} broker is this process' own: clients of one process do not see what is published on another, and lose their place when they change. Give all of them the same broker: harpia({ broker: redis({ url }) })`,
+    );
   }
 
   #parts(options: Pick<ListenOptions, "routes" | "fetch" | "development">): ServeParts {

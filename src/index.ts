@@ -4,7 +4,7 @@ import { harpia } from "./app.js";
 
 export default harpia;
 export { harpia };
-export { Harpia, type ServeOptions, type ServeOptionsInput, type StopOptions } from "./app.js";
+export { Harpia, type Health, type ServeOptions, type ServeOptionsInput, type StopOptions } from "./app.js";
 export type { Connections, Counters } from "./server/connections.js";
 export {
   ERROR_CODES,
@@ -26,7 +26,7 @@ export type {
   WebSocketHandlers,
   WebSocketRoute,
 } from "./server/route.js";
-export { ServerWebSocket, type Sendable } from "./server/socket.js";
+export { type PublishOptions, type Sendable, ServerWebSocket } from "./server/socket.js";
 export {
   type Broker,
   BrokerError,

@@ -8,7 +8,7 @@ import { validate } from "../contract/schema.js";
 import type { Hub } from "../server/connections.js";
 import { HarpiaError, refuseUnknown, show } from "../server/errors.js";
 import { checkCount, type WebSocketRoute } from "../server/route.js";
-import type { ServerWebSocket } from "../server/socket.js";
+import { ServerWebSocket } from "../server/socket.js";
 import { checkHooks, checkTimeout, LONGEST_TIMER_MS, methodsOf } from "./check.js";
 import type { Live } from "./implementation.js";
 import { type ChannelParts, mismatch } from "./method.js";
@@ -102,6 +102,13 @@ export function implement<C extends Contract>(
   /** An event as a frame. */
   const eventOf = async (event: string, params: unknown): Promise<string> =>
     encodeNotification(event, await paramsOf(event, params, false));
+  const tellAll = (event: string, text: string): void => {
+    for (const ws of connections) peers.get(ws)!.tell(event, text);
+  };
+  void hub.relay.onCommand(contract.path, (command: Command) => {
+    if ("text" in command) tellAll(command.event, command.text);
+    else void topics.kickMember(command.topic, command.key, command.reason);
+  });
   const live = {
     connections,
     async emit(ws: unknown, event: string, params?: unknown): Promise<void> {
@@ -110,7 +117,8 @@ export function implement<C extends Contract>(
     },
     async broadcast(event: string, params?: unknown): Promise<void> {
       const text = await eventOf(event, params);
-      for (const ws of connections) peers.get(ws)!.tell(event, text);
+      tellAll(event, text);
+      await hub.relay.command(contract.path, { event, text });
     },
     async ask(
       ws: unknown,
@@ -127,12 +135,17 @@ export function implement<C extends Contract>(
     },
     topic: (name: string, params?: Record<string, string>) => topics.handle(name, params),
     async kick(
-      ws: unknown,
+      whom: object,
       name: string,
       params?: Record<string, string>,
       reason: string = "Removed from the topic",
     ): Promise<boolean> {
-      return await peerOf(ws).subscriptions.kick(topics.handle(name, params).name, reason);
+      const topic = topics.handle(name, params).name;
+      if (whom instanceof ServerWebSocket) return await peerOf(whom).subscriptions.kick(topic, reason);
+      const { key } = whom as { key: string };
+      const was = await topics.kickMember(topic, key, reason);
+      await hub.relay.command(contract.path, { topic, key, reason });
+      return was;
     },
     expire(ws: unknown, at: Date | number): void {
       const socket = ws as ServerWebSocket;
@@ -150,6 +163,9 @@ export function implement<C extends Contract>(
   };
   return { route, live: live as unknown as Live<C>, topics };
 }
+
+/** What processes that share a broker tell each other. */
+type Command = { event: string; text: string } | { topic: string; key: string; reason: string };
 
 /** A channel's implementation without the contract's types. */
 type Erased = Pick<WebSocketRoute, "upgrade" | "origins" | "rateLimit" | "open" | "close"> & {

@@ -25,6 +25,8 @@ export interface Subscriber {
   fellBehind(): void;
   /** Sends what may not be dropped. */
   send(text: string): void;
+  /** Ends its subscription to a topic. @returns whether there was one. */
+  kick(topic: string, reason: string): Promise<boolean>;
 }
 
 export interface FeedOptions {

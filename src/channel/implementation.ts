@@ -197,7 +197,10 @@ export interface Live<C extends Contract, Ws = ChannelSocket<C>> {
     event: Name,
     ...params: ParamsArgument<ParamsIn<Events<C>[Name]>>
   ): Promise<void>;
-  /** Tells all clients of the channel. */
+  /**
+   * Tells all clients of the channel, on every process that shares the app's broker. Rejects with a BrokerError if others
+   * could not be told.
+   */
   broadcast<Name extends TellName<C>>(
     event: Name,
     ...params: ParamsArgument<ParamsIn<Events<C>[Name]>>
@@ -222,12 +225,14 @@ export interface Live<C extends Contract, Ws = ChannelSocket<C>> {
     ...params: TopicArguments<Name>
   ): TopicHandle<Topics<C>[Name], Ws>;
   /**
-   * Ends a connection's subscription. The client is told, and does not come back by itself.
+   * Ends a subscription: that of one connection, or those of all connections of a member, on every process that shares
+   * the app's broker. The client is told, and does not come back by itself.
+   * @param whom A connection of this process, or a member's presence key.
    * @param reason A sentence for the client. Default "Removed from the topic".
-   * @returns whether it was subscribed.
+   * @returns whether there was one on this process. Rejects with a BrokerError if others could not be told.
    */
   kick<Name extends TopicName<C>>(
-    ws: Ws,
+    whom: Ws | { key: string },
     name: Name,
     params: TopicParams<Name>,
     reason?: string,

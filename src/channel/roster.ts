@@ -51,6 +51,11 @@ export class Roster {
     }
   }
 
+  /** The key of a connection of this process, if it is a member. */
+  keyOf(owner: string): string | undefined {
+    return this.#own.get(owner)?.key;
+  }
+
   async enter(owner: string, key: string, info: string): Promise<void> {
     this.#own.set(owner, { key, info });
     const { appeared } = await this.#broker.presence.put(this.#key, key, owner, info, this.#lease);

@@ -108,6 +108,26 @@ export class Topics {
     if (this.#open.get(topic.feed.name) === topic) this.#open.delete(topic.feed.name);
   }
 
+  /** Whether some topic of the contract has a history. */
+  get haveHistory(): boolean {
+    return [...this.#definitions.values()].some(({ contract }) => contract.history !== undefined);
+  }
+
+  /** Connections of this process that are present in some topic under this key. */
+  presentAs(key: string): ServerWebSocket[] {
+    return [...this.#open.values()].flatMap(({ feed, roster }) =>
+      [...feed.subscribers].filter(({ ws }) => roster?.keyOf(ws.id) === key).map(({ ws }) => ws),
+    );
+  }
+
+  /** Ends the subscriptions of a member's connections here. @returns whether there were any. */
+  async kickMember(name: string, key: string, reason: string): Promise<boolean> {
+    const { feed, roster } = this.#open.get(name) ?? {};
+    const theirs = [...(feed?.subscribers ?? [])].filter(({ ws }) => roster?.keyOf(ws.id) === key);
+    const kicked = await Promise.all(theirs.map((subscriber) => subscriber.kick(name, reason)));
+    return kicked.includes(true);
+  }
+
   /** The connection has gone. */
   forget(ws: ServerWebSocket): void {
     if (this.#excepted.size > 0) this.#excepted.delete(ws.id);

@@ -1,11 +1,13 @@
 // What all connections of one app share: the set of open ones, the counters, the clock by which the silent are
 // found, and the count of handlers still running. One Hub an app; a connection's own state is in socket.ts.
 
+import type { Broker } from "../broker/broker.js";
 import { HarpiaError } from "./errors.js";
 import type { BunServer } from "./handshake.js";
 import type { Logger } from "./logger.js";
 import type { OriginTest } from "./origin.js";
 import type { ProxyReader } from "./proxy.js";
+import { Relay } from "./relay.js";
 import { SHUT, type ServerWebSocket } from "./socket.js";
 
 /** Numbers since the app was made. They only grow. */
@@ -102,6 +104,8 @@ export class Hub {
   handshakes = 0;
   /** Handlers that have not settled; `stop` begins a new count to tell those before from those after. */
   work = new Work();
+  /** To the processes that share the app's broker. */
+  readonly relay: Relay;
   /** Bun's server, once it is known. */
   server: BunServer | undefined = undefined;
   #onSilent: (ws: ServerWebSocket, silent: "half" | "gone") => void;
@@ -110,8 +114,13 @@ export class Hub {
   #roomPoll: ReturnType<typeof setInterval> | undefined;
   #lastFullWarning = Number.NEGATIVE_INFINITY;
 
-  constructor(settings: Settings, onSilent: (ws: ServerWebSocket, silent: "half" | "gone") => void) {
+  constructor(
+    settings: Settings,
+    broker: Broker,
+    onSilent: (ws: ServerWebSocket, silent: "half" | "gone") => void,
+  ) {
     this.settings = settings;
+    this.relay = new Relay(this, broker);
     this.#onSilent = onSilent;
   }
 

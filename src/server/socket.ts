@@ -3,7 +3,7 @@
 
 import type { ServerWebSocket as BunSocket } from "bun";
 import { pack, unpack } from "./address.js";
-import { HarpiaError, show } from "./errors.js";
+import { HarpiaError, refuseUnknown, show } from "./errors.js";
 import { resume } from "./life.js";
 import type { Lane } from "./lane.js";
 import type { AnyData, Route } from "./route.js";
@@ -13,6 +13,12 @@ export type NativeSocket = BunSocket<ServerWebSocket>;
 
 /** What may be sent: text, or bytes. */
 export type Sendable = string | Bun.BufferSource | Blob;
+
+/** How to publish to a plain topic. */
+export interface PublishOptions {
+  compress?: boolean;
+  local?: boolean;
+}
 
 // Why a connection's messages are held back, or that it is over. Bits: several may hold at once.
 /** `open` has not settled. */
@@ -116,29 +122,32 @@ export class ServerWebSocket<Data = AnyData, Params = Record<string, string>> {
   }
 
   /**
-   * Sends to all subscribers of a topic but this connection, on this server.
-   * @returns bytes sent, or −1 or 0 as `send` would for the slowest subscriber; 0 also if there is none.
+   * Sends to all subscribers of a topic but this connection, on every process that shares the app's broker.
+   * @param options.compress Default: whether `perMessageDeflate` is on. `true` and `false` will do, as in Bun.
+   * @param options.local Only to those of this process. Default `false`.
+   * @returns bytes sent here, or −1 or 0 as `send` would for the slowest subscriber; 0 also if there is none.
    */
-  publish(
-    topic: string,
-    data: Sendable,
-    compress: boolean = this.route.hub.settings.limits.perMessageDeflate,
-  ): number {
-    checkTopic(topic, "ws.publish(topic, …)");
-    if (typeof data !== "string") checkBytes(data, "ws.publish(topic, data)");
+  publish(topic: string, data: Sendable, options?: boolean | PublishOptions): number {
+    const where = "ws.publish(topic, data)";
+    checkTopic(topic, where);
+    if (typeof data !== "string") checkBytes(data, where);
+    const { hub } = this.route;
+    const { compress, local } = publishOptions(options, hub.settings.limits.perMessageDeflate, where);
     const sent = this.native.publish(topic, data, compress);
     if (sent === 0 && sizeOf(data) > 0) {
-      const { hub } = this.route;
       const subscribers = hub.server?.subscriberCount(topic) ?? 0;
       hub.publicationDropped(this.native.isSubscribed(topic) ? subscribers - 1 : subscribers);
     }
+    if (!local) hub.relay.publish(topic, data);
     return sent;
   }
 
   /** Subscribes to a topic. `false` if the socket is closed. */
   subscribe(topic: string): boolean {
     checkTopic(topic, "ws.subscribe(topic)");
-    return this.native.subscribe(topic);
+    const subscribed = this.native.subscribe(topic);
+    if (subscribed) this.route.hub.relay.joined(topic);
+    return subscribed;
   }
 
   /** Ends a subscription. `false` if there was none. */
@@ -227,6 +236,21 @@ export class ServerWebSocket<Data = AnyData, Params = Record<string, string>> {
   hasRoom(): boolean {
     return this.native.getBufferedAmount() < this.route.hub.settings.limits.backpressureLimit / 2;
   }
+}
+
+const DEFAULT_PUBLISH = { compress: false, local: false };
+const COMPRESSED_PUBLISH = { compress: true, local: false };
+
+/** What a plain `publish` was told. */
+export function publishOptions(
+  given: boolean | PublishOptions | undefined,
+  compress: boolean,
+  where: string,
+): { compress: boolean; local: boolean } {
+  if (given === undefined) return compress ? COMPRESSED_PUBLISH : DEFAULT_PUBLISH;
+  if (typeof given === "boolean") return given ? COMPRESSED_PUBLISH : DEFAULT_PUBLISH;
+  refuseUnknown(given, ["compress", "local"], where);
+  return { compress, local: false, ...given };
 }
 
 /** Throws `INVALID_MESSAGE` for anything but bytes. */
