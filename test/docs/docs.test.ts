@@ -84,23 +84,13 @@ test("the smallest channel of docs/channels.md runs, and its test passes", async
   const test_ = Bun.spawnSync([process.execPath, "test", join(folder, "hello/hello.test.ts")], { cwd: ROOT });
   expect(test_.stderr.toString()).toContain(" 1 pass");
 
-  const files = ["server.ts", "client.ts"].map((name) => join(folder, "hello", name));
-  for (const file of files) {
-    const code = await Bun.file(file).text();
-    // It says no address, as it is to be small; a test has to know it.
-    const told = code.replace(
-      "app.listen({ port: 3000 });",
-      "console.log(String(app.listen({ port: 0 }).port));",
-    );
-    await Bun.write(file, told);
-  }
-  await using server = start(files[0]!);
-  const [port] = await server.until(/^\d+$/);
-  await Bun.write(
-    files[1]!,
-    (await Bun.file(files[1]!).text()).replace("localhost:3000", `localhost:${port}`),
-  );
-  await using client = start(files[1]!);
+  const [serverFile, clientFile] = [join(folder, "hello/server.ts"), join(folder, "hello/client.ts")];
+  await Bun.write(serverFile, (await Bun.file(serverFile).text()).replace("port: 3000", "port: 0"));
+  await using server = start(serverFile);
+  const [said] = await server.until(/^listening on /);
+  const address = /localhost:\d+/.exec(said!)![0];
+  await Bun.write(clientFile, (await Bun.file(clientFile).text()).replace("localhost:3000", address));
+  await using client = start(clientFile);
   expect(await client.until("Hello Ada")).toEqual(["Hello Ada"]);
   expect(await client.child.exited).toBe(0);
 }, 30_000);
