@@ -7,6 +7,7 @@ import { dirname, join, relative } from "node:path";
 import { ERROR_CODES, harpia } from "harpia";
 import { sqlite } from "harpia/sqlite";
 import { BROKER_ERROR_CODES } from "../../src/broker/broker.js";
+import { RPC_CODES } from "harpia/contract";
 import { anchors, blocks, type Page, pages, programs, readme, ROOT } from "./markdown.js";
 
 const page = (path: string): Page => pages.find((page) => page.path === path)!;
@@ -165,6 +166,14 @@ test("docs/brokers.md lists every option of `sqlite`, and no other", () => {
   const section = text.slice(text.indexOf("## SQLite"), text.indexOf("### What it costs"));
   const listed = [...section.matchAll(/^\| `(\w+)`/gm)].map(([, name]) => name!);
   expect(listed.toSorted()).toEqual(known.split(", ").sort());
+});
+
+test("docs/client.md explains every reason of an RpcError, and no other", () => {
+  const { text } = page("docs/client.md");
+  const cells = [...text.matchAll(/^\| (`[A-Z_`, ]+`) *\|/gm)].map(([, cell]) => cell!);
+  const explained = cells.flatMap((cell) => [...cell.matchAll(/`(\w+)`/g)].map(([, reason]) => reason!));
+  const all = [...Object.keys(RPC_CODES), "CONNECTION_LOST", "CLOSED"];
+  expect(explained.toSorted()).toEqual(all.toSorted());
 });
 
 test("every error code is thrown somewhere in the source", async () => {
