@@ -7,40 +7,46 @@ import { z } from "zod";
 export const ROOM = /^[a-z0-9-]{1,40}$/;
 export const Name = z.string().trim().min(1).max(32);
 
+const Room = z.string().regex(ROOM);
 const Text = z.string().trim().min(1).max(2_000);
-const Member = z.object({ id: z.string(), name: Name });
-const Message = z.object({ from: Member, text: Text, at: z.number() });
+const Message = z.object({ from: Name, text: Text, at: z.number() });
 
-export type Member = z.infer<typeof Member>;
 export type Message = z.infer<typeof Message>;
 
 export const chat = defineChannel({
-  path: "/chat/:room",
+  path: "/chat",
   methods: {
-    /** To everybody in the room, oneself included. */
+    /** To everybody in the room, oneself included. Said twice with one id it is said once, so it may be sent again. */
     say: {
-      params: z.object({ text: Text }),
-      result: z.object({ at: z.number() }),
+      params: z.object({ room: Room, text: Text, id: z.uuid() }),
+      result: z.object({ offset: z.number() }),
       errors: { SLOW_DOWN: z.object({ retryAfter: z.number() }) }, // milliseconds
+      idempotent: true,
     },
     /** No result, so it can be sent and forgotten. */
-    typing: {},
+    typing: { params: z.object({ room: Room }) },
     /** Waves at a member, and waits for what they do. */
     wave: {
-      params: z.object({ to: z.string() }),
+      params: z.object({ to: Name }),
       result: z.enum(["waved back", "did not wave back", "is not there"]),
     },
     /** An answer, word by word. */
-    ask: { params: z.object({ question: Text }), stream: z.string() },
+    ask: { params: z.object({ room: Room, question: Text }), stream: z.string() },
   },
   events: {
-    /** The first thing that a connection hears. */
-    welcome: { params: z.object({ you: Member, members: z.array(Member) }) },
-    joined: { params: Member },
-    left: { params: Member },
-    said: { params: Message },
-    typing: { params: Member },
+    /** The server has something to say to everybody. */
+    notice: { params: z.object({ text: z.string() }) },
     /** With a result, the server asks and the page answers. */
-    waved: { params: z.object({ from: Member }), result: z.boolean() },
+    waved: { params: z.object({ from: Name }), result: z.boolean() },
+  },
+  topics: {
+    /** What was said in the last week, in order, each once; and who is there. */
+    "room/:room": {
+      message: Message,
+      history: { size: 1_000, ttl: 7 * 24 * 3600 },
+      presence: z.object({ name: Name }),
+    },
+    /** Who is typing. Nobody needs to know it later: no history. */
+    "typing/:room": { message: Name },
   },
 });

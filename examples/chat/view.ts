@@ -1,7 +1,7 @@
 // What the chat's page shows, as elements. Text goes in as text, never as HTML.
 
 import type { ConnectionState } from "harpia/client";
-import type { Member, Message } from "./contract.js";
+import type { Message } from "./contract.js";
 
 /** Milliseconds after which nobody is asked to wave any more. */
 const OFFER_MS = 20_000;
@@ -21,20 +21,40 @@ export function showState(state: ConnectionState): void {
   get("chat", HTMLElement).dataset.state = state;
 }
 
-export function showMembers(members: Member[], me: Member | undefined, wave: (to: Member) => void): void {
-  const items = members.map((member) => {
+export function showMembers(names: string[], me: string, wave: (to: string) => void): void {
+  const items = names.map((name) => {
     const item = document.createElement("li");
-    item.append(avatar(member.name), span("name", member.name));
-    if (member.id === me?.id) item.append(span("you", "you"));
-    else item.append(button(`Wave at ${member.name}`, "Wave", () => wave(member)));
+    item.append(avatar(name), span("name", name));
+    if (name === me) item.append(span("you", "you"));
+    else item.append(button(`Wave at ${name}`, "Wave", () => wave(name)));
     return item;
   });
   get("members", HTMLElement).replaceChildren(...items);
-  get("members-count", HTMLElement).textContent = String(members.length);
+  get("members-count", HTMLElement).textContent = String(names.length);
 }
 
 export function append(item: HTMLElement): void {
   keepingEnd(() => log.append(item));
+}
+
+/** Puts what is older before what is shown; what is in view stays in view. */
+export function prepend(items: HTMLElement[]): void {
+  const fromEnd = log.scrollHeight - log.scrollTop;
+  log.prepend(...items);
+  log.scrollTop = log.scrollHeight - fromEnd;
+}
+
+/** Offers what was said before, until there is no more. */
+export function offerEarlier(earlier: () => Promise<boolean>): void {
+  const item = document.createElement("li");
+  item.className = "earlier";
+  const more = button("Show earlier messages", "Earlier", async () => {
+    more.disabled = true;
+    item.remove();
+    if (await earlier().catch(() => true)) offerEarlier(earlier);
+  });
+  item.append(more);
+  log.prepend(item);
 }
 
 export function note(words: string): HTMLElement {
@@ -50,7 +70,7 @@ export function bubble({ from, text, at }: Message, mine: boolean): HTMLElement 
   const time = document.createElement("time");
   time.dateTime = new Date(at).toISOString();
   time.textContent = new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-  item.append(avatar(from.name), head(from.name, time), paragraph("body", text));
+  item.append(avatar(from), head(from, time), paragraph("body", text));
   return item;
 }
 
@@ -82,7 +102,7 @@ export function answering(question: string, stop: () => void) {
 }
 
 /** Asks this person whether to wave back. Resolves with what they say; `false` when they say nothing in time. */
-export function offerToWave({ name }: Member, signal: AbortSignal): Promise<boolean> {
+export function offerToWave(name: string, signal: AbortSignal): Promise<boolean> {
   const { promise, resolve } = Promise.withResolvers<boolean>();
   const card = document.createElement("div");
   card.className = "wave";
