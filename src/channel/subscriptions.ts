@@ -156,9 +156,11 @@ export class Subscriptions implements Subscriber {
         };
       case "$/history": {
         if (!definition.contract.history) return invalid("this topic has no history");
-        if (!isPosition(after ?? before)) return invalid('"after" or "before" must be { epoch, offset }');
+        if (after !== undefined && before !== undefined) return invalid('give "after" or "before", not both');
+        const position = after === undefined ? before : after;
+        if (!isPosition(position)) return invalid('"after" or "before" must be { epoch, offset }');
         if (!isWhole(limit, 1, MOST_LAST)) return invalid('"limit" must be a whole number from 1');
-        const range = (after === undefined ? { before } : { after }) as Range;
+        const range: Range = after === undefined ? { before: position } : { after: position };
         const limits = { ...PAGE, messages: Math.min(limit, PAGE.messages) };
         return async ({ topic }) => {
           if (topic === undefined) return notSubscribed;

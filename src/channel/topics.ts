@@ -169,6 +169,8 @@ export class Topics {
     const what = `publish to ${template}`;
     refuseUnknown(options, ["idempotencyKey", "except"], what);
     const { idempotencyKey, except } = options;
+    if (except !== undefined && typeof except.id !== "string")
+      throw new TypeError(`${what}: "except" must be a connection, and is ${show(except)}.`);
     if (idempotencyKey !== undefined) {
       if (contract.history === undefined)
         throw new TypeError(`${what}: "idempotencyKey" needs a topic with "history".`);
@@ -314,11 +316,14 @@ function presenceOf(given: unknown, what: string): RunningPresence {
 
 function checkRange(range: HistoryRange, what: string): Range {
   refuseUnknown(range, ["after", "before", "last", "limit"], what);
-  if ("last" in range) return { last: checkCount(range.last, "last", what)! };
-  const position: Position | undefined = "after" in range ? range.after : range.before;
+  if ("last" in range && range.last !== undefined) return { last: checkCount(range.last, "last", what)! };
+  const { after, before } = range as { after?: Position; before?: Position };
+  const position = after ?? before;
+  if (position === undefined)
+    throw new TypeError(`${what}: what to read is { after }, { before } or { last }, and none is given.`);
   if (!isPosition(position))
     throw new TypeError(`${what}: a position is { epoch, offset }, and this is ${show(position)}.`);
-  return range;
+  return after === undefined ? { before: position } : { after: position };
 }
 
 export function isPosition(value: unknown): value is Position {

@@ -122,6 +122,11 @@ export function defineChannel<const C extends Contract>(contract: C): C {
       `defineChannel: "path" must be a path such as "/chat", and is ${String(contract.path)}.`,
     );
   }
+  for (const part of ["methods", "events", "topics"] as const) {
+    if (contract[part] === undefined || (typeof contract[part] === "object" && contract[part] !== null))
+      continue;
+    throw new TypeError(`defineChannel: "${part}" must be an object, by name.`);
+  }
   for (const [name, method] of Object.entries(contract.methods ?? {})) checkMethod(name, method);
   for (const [name, event] of Object.entries(contract.events ?? {})) {
     const where = `defineChannel: the event "${name}"`;
@@ -150,13 +155,16 @@ function checkTopic(template: string, topic: Topic): void {
       `${where} must be like "room/:room": segments of letters, digits, "-", "_" and ".", or ":" and a name; no "/" at the ends.`,
     );
   }
-  const names = template.match(/:[\w$]+/g) ?? [];
+  const names: string[] = template.match(/:[\w$]+/g) ?? [];
   if (new Set(names).size < names.length) throw new TypeError(`${where} has a param twice.`);
+  if (names.includes(":__proto__"))
+    throw new TypeError(`${where}: a param cannot be called "__proto__": objects have one already.`);
   refuseUnknown(topic, ["message", "history", "presence", "coalesce", "errors"], where);
   if (topic.message === undefined) throw new TypeError(`${where} needs a "message": a schema.`);
   for (const part of ["message", "presence"] as const) checkSchema(topic[part], part, where);
-  for (const [error, schema] of Object.entries(topic.errors ?? {}))
-    checkSchema(schema, `errors.${error}`, where);
+  checkErrors(topic.errors, where);
+  if (topic.coalesce !== undefined && typeof topic.coalesce !== "boolean")
+    throw new TypeError(`${where}: "coalesce" must be true or false.`);
   if (topic.coalesce && topic.history === undefined)
     throw new TypeError(`${where}: "coalesce" needs "history"; { size: 1, ttl: 3600 } keeps the latest.`);
   if (topic.history === undefined) return;
@@ -181,10 +189,14 @@ function checkMethod(name: string, method: Method): void {
     throw new TypeError(`${where} has both "result" and "stream": give it one.`);
   if (method.idempotent !== undefined && typeof method.idempotent !== "boolean")
     throw new TypeError(`${where}: "idempotent" must be true or false.`);
-  if (method.errors !== undefined && (typeof method.errors !== "object" || method.errors === null))
+  checkErrors(method.errors, where);
+}
+
+function checkErrors(errors: Method["errors"], where: string): void {
+  if (errors === undefined) return;
+  if (typeof errors !== "object" || errors === null)
     throw new TypeError(`${where}: "errors" must be an object of schemas by name.`);
-  for (const [error, schema] of Object.entries(method.errors ?? {}))
-    checkSchema(schema, `errors.${error}`, where);
+  for (const [error, schema] of Object.entries(errors)) checkSchema(schema, `errors.${error}`, where);
 }
 
 function checkName(name: string, where: string): void {

@@ -65,8 +65,15 @@ export function toError(thrown: unknown): Error {
   return new Error(`A handler threw a value that is no Error: ${show(thrown)}`, { cause: thrown });
 }
 
-/** Throws `UNKNOWN_OPTION` for the first key of `given` that is not in `known`, naming the nearest right one. */
+/**
+ * Throws `UNKNOWN_OPTION` for the first key of `given` that is not in `known`, naming the nearest right one;
+ * `INVALID_OPTION` for null or undefined.
+ */
 export function refuseUnknown(given: object, known: readonly string[], where: string): void {
+  if (given === null || given === undefined) {
+    const message = `${where} takes an object, and was given ${String(given)}. It takes: ${known.join(", ")}.`;
+    throw new HarpiaError("INVALID_OPTION", message, { value: given });
+  }
   for (const key of Object.keys(given)) {
     if (known.includes(key)) continue;
     const near = nearest(key, known);

@@ -88,6 +88,92 @@ describe("defineChannel refuses", () => {
       { path: "/", events: { said: { stream: schema } } },
       'the event "said" does not take "stream"',
     ],
+    ["methods that are no object", { path: "/", methods: 5 }, '"methods" must be an object'],
+    ["events that are null", { path: "/", events: null }, '"events" must be an object'],
+    ["topics that are no object", { path: "/", topics: "room" }, '"topics" must be an object'],
+    ["a topic that is no object", { path: "/", topics: { room: 5 } }, 'the topic "room" must be an object'],
+    ["a topic without a message", { path: "/", topics: { room: {} } }, 'the topic "room" needs a "message"'],
+    [
+      "a topic with another part",
+      { path: "/", topics: { room: { message: schema, params: schema } } },
+      'the topic "room" does not take "params". It takes: message, history, presence, coalesce, errors',
+    ],
+    [
+      "a message that is no schema",
+      { path: "/", topics: { room: { message: 5 } } },
+      'the topic "room": "message" is no Standard Schema',
+    ],
+    [
+      "presence that is no schema",
+      { path: "/", topics: { room: { message: schema, presence: true } } },
+      'the topic "room": "presence" is no Standard Schema',
+    ],
+    [
+      "a topic's errors that are no object",
+      { path: "/", topics: { room: { message: schema, errors: "FULL" } } },
+      'the topic "room": "errors" must be an object of schemas by name',
+    ],
+    [
+      "a topic's error that is no schema",
+      { path: "/", topics: { room: { message: schema, errors: { FULL: 5 } } } },
+      'the topic "room": "errors.FULL" is no Standard Schema',
+    ],
+    [
+      "a history that is no object",
+      { path: "/", topics: { room: { message: schema, history: 100 } } },
+      'the topic "room": "history" must be an object',
+    ],
+    [
+      "a history with another part",
+      { path: "/", topics: { room: { message: schema, history: { size: 1, ttl: 1, max: 1 } } } },
+      'the topic "room": "history" does not take "max". It takes: size, ttl',
+    ],
+    ...[undefined, 0, -1, 1.5, 1_000_001, "5", Number.NaN].map((size): [string, unknown, string] => [
+      `history.size ${String(size)}`,
+      { path: "/", topics: { room: { message: schema, history: { size, ttl: 1 } } } },
+      `"history.size" must be a whole number from 1 to 1000000, and is ${String(size)}`,
+    ]),
+    ...[undefined, 0, -1, 2_592_001, "5", Number.NaN].map((ttl): [string, unknown, string] => [
+      `history.ttl ${String(ttl)}`,
+      { path: "/", topics: { room: { message: schema, history: { size: 1, ttl } } } },
+      `"history.ttl" must be seconds, at most 2592000 (30 days), and is ${String(ttl)}`,
+    ]),
+    [
+      "coalesce without history",
+      { path: "/", topics: { room: { message: schema, coalesce: true } } },
+      'the topic "room": "coalesce" needs "history"',
+    ],
+    [
+      "coalesce that is no boolean",
+      { path: "/", topics: { room: { message: schema, coalesce: "yes" } } },
+      'the topic "room": "coalesce" must be true or false',
+    ],
+    ...["", "/room", "room/", "room//a", "a b", "room/:", "größe", "a%2Fb", "room/a:b", "$/room"].map(
+      (template): [string, unknown, string] => [
+        `the topic ${JSON.stringify(template)}`,
+        { path: "/", topics: { [template]: { message: schema } } },
+        `the topic "${template}" must be like "room/:room"`,
+      ],
+    ),
+    [
+      "a topic with a param twice",
+      { path: "/", topics: { "a/:id/b/:id": { message: schema } } },
+      'the topic "a/:id/b/:id" has a param twice',
+    ],
+    [
+      "a param that objects have",
+      { path: "/", topics: { "a/:__proto__": { message: schema } } },
+      'the topic "a/:__proto__": a param cannot be called "__proto__"',
+    ],
+    ...[
+      ["room/:a", "room/:b"],
+      ["room/:a", "room/lobby"],
+      [":kind/a", "room/:id"],
+    ].map(([one, other]): [string, unknown, string] => [
+      `the topics ${one} and ${other}`,
+      { path: "/", topics: { [one!]: { message: schema }, [other!]: { message: schema } } },
+      `the topics "${one}" and "${other}" could have the same name`,
+    ]),
     [
       "an event that is no schema",
       { path: "/", events: { said: { params: 5 } } },
@@ -304,6 +390,96 @@ describe("app.channel and implement refuse", () => {
       'app.channel("/late", …): this app was stopped',
     );
   });
+});
+
+describe("implement refuses, of topics,", () => {
+  const contract = defineChannel({
+    path: "/topics",
+    topics: {
+      "room/:room": { message: schema, presence: schema },
+      news: { message: schema },
+      toString: { message: schema },
+    },
+  });
+  const open = { subscribe: "public" } as const;
+  const right = { "room/:room": { ...open, presence: () => ({}) }, news: open, toString: open };
+  const room = (hooks: unknown) => ({ topics: { ...right, "room/:room": hooks } });
+  const rows: [string, unknown, string, string][] = [
+    ["none at all", {}, "INVALID_OPTION", 'the topic "room/:room" needs'],
+    ["what is no object", { topics: 5 }, "INVALID_OPTION", '"topics" must be an object of topics, and is 5'],
+    ["null", { topics: null }, "INVALID_OPTION", '"topics" must be an object of topics, and is null'],
+    [
+      "one that is missing",
+      { topics: { ...right, news: undefined } },
+      "INVALID_OPTION",
+      'the topic "news" needs "subscribe": a function that says who may subscribe, or "public"; it is undefined',
+    ],
+    [
+      "one that is missing, and called toString",
+      { topics: { "room/:room": right["room/:room"], news: open } },
+      "INVALID_OPTION",
+      'the topic "toString" needs "subscribe"',
+    ],
+    [
+      "one that the contract does not have",
+      { topics: { ...right, nws: open } },
+      "UNKNOWN_OPTION",
+      'topics does not take "nws". Did you mean "news"?',
+    ],
+    [
+      "one that is a function",
+      { topics: { ...right, news: () => true } },
+      "INVALID_OPTION",
+      'the topic "news" needs "subscribe"',
+    ],
+    [
+      "subscribe true: nothing is open by accident",
+      { topics: { ...right, news: { subscribe: true } } },
+      "INVALID_OPTION",
+      '"subscribe": a function that says who may subscribe, or "public"; it is true',
+    ],
+    [
+      "presence where the contract has none",
+      { topics: { ...right, news: { ...open, presence: () => ({}) } } },
+      "UNKNOWN_OPTION",
+      'the topic "news" does not take "presence"',
+    ],
+    ["presence that is missing", room(open), "INVALID_OPTION", 'needs "presence": a function that says who'],
+    ["presence that is a number", room({ ...open, presence: 5 }), "INVALID_OPTION", "it is 5"],
+    ["presence without info", room({ ...open, presence: { max: 5 } }), "INVALID_OPTION", 'needs "presence"'],
+    [
+      "a presence key that is no function",
+      room({ ...open, presence: { info: () => ({}), key: "id" } }),
+      "INVALID_OPTION",
+      'needs "presence"',
+    ],
+    [
+      "presence max 0",
+      room({ ...open, presence: { info: () => ({}), max: 0 } }),
+      "INVALID_OPTION",
+      '"presence": "max" must be a whole number from 1, and is 0',
+    ],
+    [
+      "presence with another part",
+      room({ ...open, presence: { info: () => ({}), most: 5 } }),
+      "UNKNOWN_OPTION",
+      '"presence" does not take "most"',
+    ],
+  ];
+  for (const [name, implementation, code, message] of rows) {
+    test(name, () => {
+      const app = quiet();
+      let thrown: unknown;
+      try {
+        app.channel(contract).implement(implementation as never);
+      } catch (error) {
+        thrown = error;
+      }
+      expect(thrown).toBeInstanceOf(HarpiaError);
+      expect(thrown).toMatchObject({ code, message: expect.stringContaining(message) });
+      app.channel(contract).implement({ topics: right });
+    });
+  }
 });
 
 test("methods may be those of a class: `this` is what was given", async () => {
