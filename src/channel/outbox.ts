@@ -4,12 +4,17 @@
 import { type ErrorObject, RPC_CODES } from "../contract/frames.js";
 import type { ServerWebSocket } from "../server/socket.js";
 
+/** UTF-16 units that are gathered for one write. As much as Bun does: above it a corked socket writes as well. */
+const ONE_WRITE = 16 * 1024;
+
 export class Outbox {
   /** @internal A frame that has waited this long ends the connection with 1013. Changed by tests alone. */
   static longestWaitMs = 30_000;
   readonly #ws: ServerWebSocket;
   #queue: { text: string; since: number }[] = [];
   #bytes = 0;
+  #soon: string[] = [];
+  #soonUnits = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   readonly #onBehind: () => void;
   readonly #onEmpty: () => void;
@@ -49,13 +54,16 @@ export class Outbox {
   }
 
   send(text: string): void {
-    if (this.#queue.length === 0 && this.#sent(text)) return;
-    if (this.#ws.readyState !== 1) return;
-    this.#queue.push({ text, since: performance.now() });
-    this.#bytes += text.length;
-    if (this.#queue.length > 1) return;
-    this.#onBehind();
-    void this.#deliver();
+    if (this.#soon.length > 0) this.#flush();
+    this.#send(text);
+  }
+
+  /** Sends in this turn of the event loop, in order, but together with what else comes: a write costs more than a frame. */
+  sendSoon(text: string): void {
+    this.#soon.push(text);
+    this.#soonUnits += text.length;
+    if (this.#soonUnits >= ONE_WRITE) this.#flush();
+    else if (this.#soon.length === 1) setImmediate(() => this.#flush());
   }
 
   /** Resolves when the reader has caught up: `true`, or `false` if it has gone. */
@@ -64,6 +72,24 @@ export class Outbox {
       if (!(await this.#ws.drained())) return false;
     } while (this.#queue.length > 0);
     return true;
+  }
+
+  #flush(): void {
+    const texts = this.#soon;
+    this.#soon = [];
+    this.#soonUnits = 0;
+    if (texts.length === 1) this.#send(texts[0]!);
+    else if (texts.length > 1) this.#ws.cork(() => texts.forEach((text) => this.#send(text)));
+  }
+
+  #send(text: string): void {
+    if (this.#queue.length === 0 && this.#sent(text)) return;
+    if (this.#ws.readyState !== 1) return;
+    this.#queue.push({ text, since: performance.now() });
+    this.#bytes += text.length;
+    if (this.#queue.length > 1) return;
+    this.#onBehind();
+    void this.#deliver();
   }
 
   /** Not `ws.send`: that would count a drop, or close the connection for it. */

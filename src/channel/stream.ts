@@ -67,7 +67,7 @@ async function sendAll(call: Call, outbox: Outbox, gate: Gate, values: Values): 
     if (signal.aborted) return { result: null };
     const text = encodeNotification("$/next", { id, value: value ?? null });
     if (!outbox.fits(text)) return { error: outbox.tooLarge(`A value of ${method.name}`) };
-    outbox.send(text);
+    outbox.sendSoon(text);
     // The next value is not asked for before there is room for it.
     if (!outbox.hasRoom && !(await outbox.drained())) return { result: null };
     if (sent % TURN === 0) await new Promise(setImmediate);
