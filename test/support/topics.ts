@@ -38,13 +38,16 @@ export const topics = defineChannel({
 
 export type Ws = ChannelSocket<typeof topics, { name: string }>;
 
-export interface TopicServer extends AsyncDisposable {
+export interface TopicApp {
   app: Harpia;
-  port: number;
   live: ReturnType<typeof implement>;
   gates: Gates;
   sockets: Events<Ws>;
   log: ReturnType<typeof keptLog>;
+}
+
+export interface TopicServer extends TopicApp, AsyncDisposable {
+  port: number;
   connect(name?: string): Promise<Speaker>;
 }
 
@@ -97,24 +100,26 @@ function implement(app: Harpia, gates: Gates, sockets: Events<Ws>) {
   return live;
 }
 
-export function serveTopics(
-  options: HarpiaOptions = {},
-  listenOptions: Partial<ListenOptions> = {},
-): TopicServer {
+/** An app with the topics, which does not listen yet. */
+export function topicApp(options: HarpiaOptions = {}): TopicApp {
   const log = keptLog();
   const app = quiet({ logger: log, ...options });
   const gates = new Gates();
   const sockets = new Events<Ws>();
-  const live = implement(app, gates, sockets);
+  return { app, live: implement(app, gates, sockets), gates, sockets, log };
+}
+
+export function serveTopics(
+  options: HarpiaOptions = {},
+  listenOptions: Partial<ListenOptions> = {},
+): TopicServer {
+  const made = topicApp(options);
+  const { app } = made;
   const port = listen(app, listenOptions as ListenOptions);
   const speakers: Speaker[] = [];
   return {
-    app,
+    ...made,
     port,
-    live,
-    gates,
-    sockets,
-    log,
     async connect(name = "nobody") {
       const speaker = new Speaker(await open(port, `/topics?token=${name}`));
       speakers.push(speaker);
