@@ -2,14 +2,12 @@
 // less, whatever React does to the component.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { join } from "node:path";
-import type { Browser, Page } from "playwright-core";
 import { createElement } from "react";
 import { renderToString } from "react-dom/server";
 import { listen, quiet } from "../support/app.js";
-import { launchChromium } from "../support/chromium.js";
 import { Events } from "../support/log.js";
 import { testWith } from "../support/programs.js";
+import { build, closeBrowser, open as openPage, pageRoutes, text } from "./browser.js";
 import { chat } from "./contract.js";
 import { type Handles, Room } from "./page.js";
 
@@ -18,19 +16,12 @@ declare const handles: Handles;
 
 const inBrowser = testWith("chromium");
 let code: string;
-let browser: Browser | undefined;
 
 beforeAll(async () => {
-  const built = await Bun.build({
-    entrypoints: [join(import.meta.dir, "page.tsx")],
-    target: "browser",
-    // React's development build: StrictMode does nothing in the other.
-    define: { "process.env.NODE_ENV": '"development"' },
-  });
-  code = await built.outputs[0]!.text();
+  code = await build("page.tsx");
 });
 
-afterAll(() => browser?.close());
+afterAll(closeBrowser);
 
 /** A server whose page has the components; it notes who came, who left, and what members said. */
 function serve({ port = 0, html = "" } = {}) {
@@ -56,40 +47,25 @@ function serve({ port = 0, html = "" } = {}) {
         },
       },
     });
-  const type = (type: string) => ({ headers: { "content-type": type } });
-  const routes = {
-    "/": new Response(
-      `<!doctype html><link rel="icon" href="data:,"><div id="app">${html}</div><script type="module" src="/page.js"></script>`,
-      type("text/html"),
-    ),
-    "/page.js": new Response(code, type("text/javascript")),
+  return {
+    app,
+    live,
+    opened,
+    closed,
+    joined,
+    nevers,
+    port: listen(app, { port, routes: pageRoutes(code, html) }),
   };
-  return { app, live, opened, closed, joined, nevers, port: listen(app, { port, routes }) };
 }
 
-/** Opens the page; `page.errors` are those that nobody caught, and what React complained about. */
 async function open(port: number) {
-  browser ??= await launchChromium();
-  const page = await browser.newPage();
-  const errors: string[] = [];
-  page.on("pageerror", (error) => errors.push(error.message));
-  page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
-  await page.goto(`http://127.0.0.1:${port}/`);
+  const view = await openPage(port);
+  const { page } = view;
   return {
-    page,
-    errors,
+    ...view,
     render: (props: Props) => page.evaluate((props) => handles.render(props), props),
     seen: () => page.evaluate(() => ({ ...handles.seen, clients: handles.seen.clients.size })),
-    [Symbol.asyncDispose]: () => page.close(),
   };
-}
-
-async function text(page: Page, selector: string, expected: string): Promise<void> {
-  await page.waitForFunction(
-    ([selector, expected]) => document.querySelector(selector!)?.textContent === expected,
-    [selector, expected],
-    { timeout: 20_000 },
-  );
 }
 
 describe("useChannel", () => {

@@ -1,9 +1,19 @@
 // What the compiler promises of the hooks: everything follows from the contract.
 
 import { expectTypeOf, test } from "bun:test";
-import { type Client, connect } from "harpia/client";
+import { type Client, connect, type RpcError } from "harpia/client";
 import { defineChannel } from "harpia/contract";
-import { type ConnectionState, useAnswer, useChannel, useConnectionState, useEvent } from "harpia/react";
+import {
+  type ConnectionState,
+  type Member,
+  type Message,
+  type SubscriptionState,
+  useAnswer,
+  useChannel,
+  useConnectionState,
+  useEvent,
+  useTopic,
+} from "harpia/react";
 import { z } from "zod";
 
 const chat = defineChannel({
@@ -13,6 +23,14 @@ const chat = defineChannel({
     said: { params: z.object({ text: z.string(), at: z.string().transform(Number) }) },
     cleared: {},
     confirm: { params: z.object({ what: z.string() }), result: z.boolean() },
+  },
+  topics: {
+    "room/:room": {
+      message: z.object({ text: z.string(), at: z.string().transform(Number) }),
+      history: { size: 100, ttl: 60 },
+      presence: z.object({ name: z.string() }),
+    },
+    load: { message: z.number() },
   },
 });
 
@@ -53,5 +71,42 @@ test("useEvent, useAnswer and useConnectionState take any client of the contract
     useAnswer(client, "said", () => {});
     // @ts-expect-error the answer is a boolean
     useAnswer(client, "confirm", () => "yes");
+  });
+});
+
+test("useTopic infers params, messages and members from the contract", () => {
+  compiled(() => {
+    const client = connect(chat, { url: "ws://localhost", params: { room: "a" } });
+    const room = useTopic(client, "room/:room", { room: "a" }, { last: 50, keep: 100 });
+    expectTypeOf(room.messages).toEqualTypeOf<readonly Message<{ text: string; at: number }>[]>();
+    expectTypeOf(room.members).toEqualTypeOf<readonly Member<{ name: string }>[]>();
+    expectTypeOf(room.state).toEqualTypeOf<SubscriptionState>();
+    expectTypeOf(room.error).toEqualTypeOf<RpcError | undefined>();
+    expectTypeOf(room.loadOlder()).toEqualTypeOf<Promise<void>>();
+    useTopic(
+      client,
+      "room/:room",
+      { room: "a" },
+      {
+        after: { epoch: "e", offset: 1 },
+        onMessage: ({ data, offset }) => {
+          expectTypeOf(data).toEqualTypeOf<{ text: string; at: number }>();
+          expectTypeOf(offset).toEqualTypeOf<number | undefined>();
+        },
+        onReset: () => {},
+      },
+    );
+    expectTypeOf(useTopic(client, "load").messages).toEqualTypeOf<readonly Message<number>[]>();
+    useTopic(client, "load", {}, { last: 1 });
+    // @ts-expect-error no such topic
+    useTopic(client, "rom/:room", { room: "a" });
+    // @ts-expect-error it needs a room
+    useTopic(client, "room/:room");
+    // @ts-expect-error it has no such param
+    useTopic(client, "room/:room", { rom: "a" });
+    // @ts-expect-error no such option
+    useTopic(client, "load", {}, { limit: 1 });
+    // @ts-expect-error messages are replaced, never changed
+    room.messages.push({ data: { text: "a", at: 1 }, offset: 1 });
   });
 });
