@@ -56,7 +56,7 @@ function Members({ client, state }: { client: Client<typeof chat>; state: string
   useEvent(client, "said", ({ text }) => seen.heard.push(`${text} below`));
   // Runs before the effect of the component that connects.
   useEffect(() => {
-    client.call("join", { as: "a member" }).catch((error: Error) => seen.failed.push(error.message));
+    client.call("join", { as: "a member" }).catch((error) => seen.failed.push(error.reason));
     return () => {
       if (client.state === "open") client.notify("join", { as: "nobody" });
     };
