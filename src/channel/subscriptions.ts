@@ -24,6 +24,8 @@ const PAGE: PageLimits = { messages: 100, bytes: 64 * 1024 };
 const MOST_SUBSCRIPTIONS = 1_000;
 const MOST_PENDING = 1_000;
 const MOST_LAST = 1_000_000;
+/** What an answer has beside its result: more than any id that a client counts up to. */
+const ENVELOPE = 512;
 const POSITIONS_IN_FRAME = 100;
 /** A reader that fell behind comes back when this much or less waits for it. */
 const CAUGHT_UP_BYTES = 64 * 1024;
@@ -195,7 +197,11 @@ export class Subscriptions implements Subscriber {
     const page = definition.contract.history && (await this.#firstPage(topic, after, last));
     const members = topic.roster && (await topic.roster.snapshot());
     const past = page ? pageJson(page) : '"recovered":false,"messages":[],"complete":true';
-    return { json: `{${past}${members ? `,${members}` : ""}}` };
+    const json = `{${past}${members ? `,${members}` : ""}}`;
+    if (this.#outbox.fits(json, ENVELOPE)) return { json };
+    // It would take itself for not subscribed.
+    await this.#leave(entry);
+    return { error: this.#outbox.tooLarge("The answer") };
   }
 
   async #firstPage(topic: OpenTopic, after: Position | undefined, last: number): Promise<Page | undefined> {

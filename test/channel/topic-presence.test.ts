@@ -146,6 +146,20 @@ test("beyond `max` only the number is told; below it, members again", async () =
   } as never);
 });
 
+test("members that do not fit into a frame are TOO_LARGE, and the subscription is none", async () => {
+  await using server = serveTopics({}, { ws: { maxPayloadLength: 2_048 } });
+  const stage = { topic: "stage/a" };
+  for (const name of ["a", "b"]) {
+    const client = await server.connect(name.repeat(600));
+    await client.result("$/subscribe", stage);
+  }
+  const third = await server.connect("c".repeat(600));
+  expect(await third.ask("$/subscribe", stage)).toMatchObject({ error: { code: -32004 } });
+  const topic = server.live.topic("stage/:room", { room: "a" });
+  expect(topic.subscribers()).toBe(2);
+  expect(await topic.members()).toHaveLength(2);
+});
+
 describe("info or a key that cannot be", () => {
   for (const name of ["broken", "invalid", "keyless"]) {
     test(`(${name}) fails the subscription, and leaves neither a member nor a subscriber`, async () => {

@@ -170,6 +170,19 @@ test("a repeat with the same idempotency key resolves with the first position, a
   expect(texts).toEqual(["once", "1", "another"]);
 });
 
+test("the same published twice without a key is two messages, with history and without", async () => {
+  await using server = serveTopics();
+  const client = await server.connect();
+  for (const topic of ["room/a", "plain/a"]) await client.result("$/subscribe", { topic });
+  for (let n = 0; n < 2; n++) {
+    await server.live.topic("room/:room", room).publish({ text: "again" });
+    await server.live.topic("plain/:name", { name: "a" }).publish({ text: "again" });
+  }
+  const told = [];
+  for (let n = 0; n < 4; n++) told.push((await client.told()).params!.topic);
+  expect(told).toEqual(["room/a", "plain/a", "room/a", "plain/a"]);
+});
+
 describe("the server reads", () => {
   test("history: the newest, after and before a position, in pages of up to 1,000", async () => {
     await using server = serveTopics();
@@ -236,8 +249,9 @@ describe("refused, and nothing is stored:", () => {
     expect((await topic.publish({ text: "x".repeat(most) })).offset).toBe(1);
     expect((await client.told()).params!.data).toEqual({ text: "x".repeat(most) });
     // From a method it is the caller's error.
-    const said = await client.ask("say", { room: "a", text: "x".repeat(most - 8) });
-    expect(said).toMatchObject({ result: { offset: 2 } });
+    const said = await client.ask("say", { room: "a", text: "x".repeat(most + 1) });
+    expect(said).toMatchObject({ error: { code: -32004, message: thrown.message } });
+    expect((await topic.history({ last: 9 })).offset).toBe(1);
   });
 
   test("a topic that the contract does not have, and params that make no name", () => {
@@ -312,6 +326,7 @@ test("a reader that stops leaves the native topics, is told when it is back, and
   expect(native()).toBe(0);
   expect(topic.subscribers()).toBe(2);
   for (let n = 0; n < 20; n++) last = await topic.publish({ text: "while it was out" });
+  await server.live.topic("plain/:name", { name: "a" }).publish({ text: "lost, as it has no history" });
   const stillCheap = ws!.bufferedAmount;
   expect(stillCheap).toBeLessThanOrEqual(130 * 1024);
 
@@ -346,6 +361,7 @@ test("a reader that stops leaves the native topics, is told when it is back, and
   expect(seen.at(-1)).toBe(last.offset);
   await topic.publish({ text: "live again" });
   expect(await slow.told("$/message")).toMatchObject({ params: { offset: last.offset + 1 } });
+  expect(slow.frames.all.filter(({ params }) => params?.topic === "plain/a")).toEqual([]);
   for (let n = 1; n <= last.offset + 1; n++) expect((await quick.told()).params!.offset).toBe(n);
 }, 30_000);
 

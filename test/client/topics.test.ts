@@ -477,6 +477,38 @@ describe("nothing is lost, doubled or out of order", () => {
   });
 
   test(
+    "for a client whose network stands still: it is told that it fell behind, and catches up",
+    async () => {
+      const made = topicApp();
+      await using t = await testApp(made.app, { ws: { backpressureLimit: 64 * 1024 } });
+      const client = t.connect(topics);
+      const all = heard(client.subscribe("room/:room", room));
+      const newest = heard(client.subscribe("latest"));
+      await newest.until(1);
+      await all.until(1);
+      t.network(client).freeze();
+      const ws = made.sockets.all[0]!;
+      const topic = made.live.topic("room/:room", room);
+      let n = 0;
+      while (ws.raw.subscriptions.length > 0 && n < 900) {
+        await topic.publish({ text: "x".repeat(60_000) });
+        n++;
+        await new Promise(setImmediate);
+      }
+      expect(ws.raw.subscriptions).toEqual([]);
+      for (let count = 0; count < 50; count++) {
+        await topic.publish(text(++n));
+        await made.live.topic("latest").publish(count);
+      }
+      t.network(client).thaw();
+      await until(() => all.all.at(-1) === n && newest.all.at(-1) === 50, "all that was published");
+      expect(all.all).toEqual(["live", ...range(1, n)]);
+      expect(newest.all).toEqual(["live", 50]);
+    },
+    RECONNECTING_MS,
+  );
+
+  test(
     "over connections that break, again and again",
     async () => {
       const made = topicApp();
@@ -533,8 +565,12 @@ describe("nothing is lost, doubled or out of order", () => {
     async () => {
       const first = topicApp();
       await using t = await testApp(first.app);
-      const all = heard(t.connect(topics).subscribe("room/:room", room, { last: 5 }));
+      const client = t.connect(topics);
+      const newest = heard(client.subscribe("latest"));
+      const all = heard(client.subscribe("room/:room", room, { last: 5 }));
       await all.until(1);
+      await newest.until(1);
+      await first.live.topic("latest").publish(5);
       for (let n = 1; n <= 5; n++) await first.live.topic("room/:room", room).publish(text(n));
       await all.until(6);
       const second = topicApp();
@@ -544,6 +580,9 @@ describe("nothing is lost, doubled or out of order", () => {
       await second.live.topic("room/:room", room).publish(text(2));
       await until(() => all.all.at(-1) === 2);
       expect(all.all).toEqual(["live", 1, 2, 3, 4, 5, "pending", "reset", "live", 1, 2]);
+      await second.live.topic("latest").publish(7);
+      await newest.until(6);
+      expect(newest.all).toEqual(["live", 1, "pending", "reset", "live", 1]);
     },
     RECONNECTING_MS,
   );

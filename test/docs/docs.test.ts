@@ -96,6 +96,25 @@ test("the smallest channel of docs/channels.md runs, and its test passes", async
   expect(await client.child.exited).toBe(0);
 }, 30_000);
 
+test("the smallest topic of docs/topics.md runs: what one writes, another reads, and begins with what was there", async () => {
+  const folder = join(ROOT, ".cache/topics");
+  for (const { path, code } of programs(page("docs/topics.md"))) {
+    if (path.startsWith("board/")) await Bun.write(join(folder, path), code.replace("port: 3000", "port: 0"));
+  }
+  await using server = start(join(folder, "board/server.ts"));
+  const { port } = new URL((await server.until(/^listening on /)).at(-1)!.slice("listening on ".length));
+  const file = join(folder, "board/client.ts");
+  await Bun.write(file, (await Bun.file(file).text()).replace("localhost:3000", `localhost:${port}`));
+  await using ada = start(file);
+  await ada.until(/^1: hello at /);
+  await using bob = start(file);
+  expect(await bob.until(/^2: /)).toEqual([
+    expect.stringMatching(/^1: hello at /),
+    expect.stringMatching(/^2: hello at /),
+  ]);
+  await ada.until(/^2: hello at /);
+}, 30_000);
+
 test("the README's room runs: members are let in, others refused, and everybody hears", async () => {
   await using server = await run("room.ts");
   const { child, url } = server;
