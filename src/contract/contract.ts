@@ -58,31 +58,38 @@ export type Events<C extends Contract> = C["events"] extends object ? C["events"
 
 export type Topics<C extends Contract> = C["topics"] extends object ? C["topics"] : Record<never, Topic>;
 
-export type MethodName<C extends Contract> = keyof Methods<C> & string;
-export type EventName<C extends Contract> = keyof Events<C> & string;
+// Names are keys of mapped types, not unions picked out of them: so the compiler's message about a wrong one lists
+// those that there are, and not the whole contract.
+
+export type MethodName<C extends Contract> = keyof { [Name in keyof Methods<C> & string]: never };
+export type EventName<C extends Contract> = keyof { [Name in keyof Events<C> & string]: never };
 
 /** Templates of topics. */
-export type TopicName<C extends Contract> = keyof Topics<C> & string;
+export type TopicName<C extends Contract> = keyof { [Name in keyof Topics<C> & string]: never };
 
 /** Names of methods that are called: all but streams. */
-export type CallName<C extends Contract> = {
-  [Name in MethodName<C>]: Methods<C>[Name] extends { stream: Schema } ? never : Name;
-}[MethodName<C>];
+export type CallName<C extends Contract> = keyof {
+  [Name in MethodName<C> as Methods<C>[Name] extends { stream: Schema } ? never : Name]: never;
+};
 
-export type StreamName<C extends Contract> = Exclude<MethodName<C>, CallName<C>>;
+export type StreamName<C extends Contract> = keyof {
+  [Name in MethodName<C> as Methods<C>[Name] extends { stream: Schema } ? Name : never]: never;
+};
 
 /** Names of methods without a result, which may be sent and forgotten. */
-export type NotificationName<C extends Contract> = {
-  [Name in CallName<C>]: Methods<C>[Name] extends { result: Schema } ? never : Name;
-}[CallName<C>];
+export type NotificationName<C extends Contract> = keyof {
+  [Name in CallName<C> as Methods<C>[Name] extends { result: Schema } ? never : Name]: never;
+};
 
 /** Names of events that the server only tells. */
-export type TellName<C extends Contract> = {
-  [Name in EventName<C>]: Events<C>[Name] extends { result: Schema } ? never : Name;
-}[EventName<C>];
+export type TellName<C extends Contract> = keyof {
+  [Name in EventName<C> as Events<C>[Name] extends { result: Schema } ? never : Name]: never;
+};
 
 /** Names of events that the server asks, and awaits an answer to. */
-export type AskName<C extends Contract> = Exclude<EventName<C>, TellName<C>>;
+export type AskName<C extends Contract> = keyof {
+  [Name in EventName<C> as Events<C>[Name] extends { result: Schema } ? Name : never]: never;
+};
 
 type Part<T, Key extends string> = T extends { readonly [K in Key]: infer S } ? S : undefined;
 

@@ -2,11 +2,9 @@
 // the server goes.
 
 import { describe, expect, test } from "bun:test";
-import { type } from "arktype";
 import type { Harpia, HarpiaOptions, Live } from "harpia";
 import { connect, type ConnectionState, isContractError, RpcError } from "harpia/client";
-import { defineChannel, type Schema } from "harpia/contract";
-import * as v from "valibot";
+import { defineChannel } from "harpia/contract";
 import { z } from "zod";
 import { listen, quiet, until } from "../support/app.js";
 import { Events, keptLog } from "../support/log.js";
@@ -381,27 +379,4 @@ describe("the connection", () => {
       'needs the param "room"',
     );
   });
-});
-
-describe("contracts in", () => {
-  const libraries: Record<string, { text: Schema<{ text: string }>; length: Schema<number> }> = {
-    zod: { text: z.object({ text: z.string() }), length: z.number() },
-    valibot: { text: v.object({ text: v.string() }), length: v.number() },
-    arktype: { text: type({ text: "string" }), length: type("number") },
-  };
-  for (const [name, { text, length }] of Object.entries(libraries)) {
-    test(name, async () => {
-      const contract = defineChannel({ path: "/", methods: { measure: { params: text, result: length } } });
-      await using app = quiet();
-      app.channel(contract).implement({
-        methods: {
-          measure: (params) => (params.text === "lie" ? ("x" as unknown as number) : params.text.length),
-        },
-      });
-      using client = connect(contract, { url: `ws://127.0.0.1:${listen(app)}` });
-      expect(await client.call("measure", { text: "four" })).toBe(4);
-      expect((await rejection(client.call("measure", { text: 5 } as never))).reason).toBe("INVALID_PARAMS");
-      expect((await rejection(client.call("measure", { text: "lie" }))).reason).toBe("INTERNAL");
-    });
-  }
 });

@@ -8,14 +8,17 @@ const ROOT = join(import.meta.dir, "../..");
 
 const HEAD = `
 import { harpia } from "harpia";
+import { connect } from "harpia/client";
 import { defineChannel } from "harpia/contract";
 import { z } from "zod";
 const chat = defineChannel({
   path: "/chat",
   methods: { say: { params: z.object({ text: z.string() }), result: z.number() }, typing: {} },
-  events: { notice: { params: z.object({ text: z.string() }) } },
+  events: { notice: { params: z.object({ text: z.string() }) }, left: {} },
 });
 const channel = harpia().channel(chat);
+const client = connect(chat, { url: "/" });
+void [channel, client];
 `;
 
 /** A wrong line, and what its error must say. */
@@ -37,9 +40,18 @@ const rows: [string, string, RegExp][] = [
     `void channel.implement({ methods: { say: () => 1, typing() {} } }).broadcast("notise", { text: "a" });`,
     /"notise".*"notice"/,
   ],
+  ["an unknown method, called", `void client.call("sya", { text: "a" });`, /"sya".*"say"/],
+  ["a missing param", `void client.call("say", {});`, /'text' is missing/],
+  ["a wrong param", `void client.call("say", { text: 5 });`, /'number' is not assignable to type 'string'/],
+  ["a method with a result, notified", `client.notify("say", { text: "a" });`, /"say".*"typing"/],
+  [
+    "an unknown event, heard",
+    `client.on("notise", () => {});`,
+    /"notise".*("notice" \| "left"|"left" \| "notice")/,
+  ],
 ];
 
-test("the message names the method or the event", async () => {
+test("the message names the method, the event or the param", async () => {
   const folder = join(ROOT, ".cache/messages");
   await rm(folder, { recursive: true, force: true });
   const config = { extends: "../../tsconfig.json", include: ["./*.ts"], exclude: [] };
