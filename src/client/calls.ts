@@ -82,7 +82,11 @@ export class Calls {
       if (timeout <= LONGEST_TIMER_MS) {
         waiting.timer = setTimeout(() => {
           if (next && waiting.sent) return;
-          this.#fail(id, this.#late(`${method} was not answered within ${timeout} ms`));
+          const { state } = this.#connection;
+          this.#fail(
+            id,
+            this.#error("TIMEOUT", `${method} was not answered within ${timeout} ms (${state})`),
+          );
         }, timeout);
       }
       this.#keep(id, waiting);
@@ -151,17 +155,13 @@ export class Calls {
   }
 
   closed(): RpcError {
-    const { closeCode } = this.#connection;
-    return this.#because(new RpcError("CLOSED", `The connection is closed (${closeCode})`));
+    return this.#error("CLOSED", `The connection is closed (${this.#connection.closeCode})`);
   }
 
-  #late(message: string): RpcError {
-    const { state } = this.#connection;
-    return this.#because(new RpcError("TIMEOUT", state === "open" ? message : `${message} (${state})`));
-  }
-
-  #because(error: RpcError): RpcError {
+  /** With what is known of why there is no connection. */
+  #error(reason: "CLOSED" | "TIMEOUT", message: string): RpcError {
     const { problem } = this.#connection;
+    const error = new RpcError(reason, message);
     if (problem !== undefined) error.cause = problem;
     return error;
   }
@@ -188,5 +188,5 @@ export class Calls {
 
 function checkTimeout(timeout: number): void {
   if (timeout > 0) return;
-  throw new TypeError(`timeout must be milliseconds, more than 0, and is ${String(timeout)}`);
+  throw new TypeError(`timeout must be milliseconds, and is ${String(timeout)}`);
 }

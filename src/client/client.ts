@@ -312,10 +312,10 @@ export function connect<const C extends Contract>(contract: C, options: ConnectO
   return client;
 }
 
-function addressOf(url: string | URL, path: string, params: Record<string, string> = {}): string {
+function addressOf(url: string | URL, path: string, params?: Record<string, string>): string {
+  const filled = fillPath(path, params);
   // A URL swallows them, however they are encoded: the connection would be another one.
-  const dots = Object.entries(params).find(([, value]) => value === "." || value === "..");
-  if (dots) throw new TypeError(`connect: the param "${dots[0]}" cannot be "${dots[1]}"`);
+  if (/\/\.\.?(\/|$)/.test(filled)) throw new TypeError(`connect: a param of ${path} cannot be "." or ".."`);
   let address: URL | undefined;
   try {
     // Deno's `location` throws where there is none, so only those who need it look.
@@ -327,7 +327,7 @@ function addressOf(url: string | URL, path: string, params: Record<string, strin
       `connect: "url" must be like "wss://chat.example.com", in a page also "/", and is "${String(url)}"`,
     );
   }
-  address!.pathname = address!.pathname.replace(/\/$/, "") + fillPath(path, params);
+  address!.pathname = address!.pathname.replace(/\/$/, "") + filled;
   address!.hash = "";
   return address!.href;
 }
