@@ -70,27 +70,20 @@ class SqliteBroker implements Broker {
     this.#sweepIn(SWEEP_MS);
   }
 
-  async publish(topic: string, payload: string, options: PublishOptions): Promise<Position | undefined> {
-    if (this.#closed) throw closed();
+  // Not async: that would wrap one more promise around each.
+  publish(topic: string, payload: string, options: PublishOptions): Promise<Position | undefined> {
+    if (this.#closed) return Promise.reject(closed());
     const { history, idempotencyKey, except } = options;
     if (history === undefined) {
       this.#plain.send(topic, { position: undefined, payload, except });
-      return undefined;
+      return Promise.resolve(undefined);
     }
     // Whatever this turn of the event loop publishes shares one commit, so one fsync.
     if (this.#pending.length === 0) setImmediate(() => this.#commit());
-    const { promise, resolve, reject } = Promise.withResolvers<Position>();
-    this.#pending.push({
-      topic,
-      payload,
-      size: history.size,
-      ttl: history.ttl * 1000,
-      idempotencyKey,
-      except,
-      resolve,
-      reject,
+    const { size, ttl } = history;
+    return new Promise((resolve, reject) => {
+      this.#pending.push({ topic, payload, size, ttl: ttl * 1000, idempotencyKey, except, resolve, reject });
     });
-    return promise;
   }
 
   async subscribe(topic: string, deliver: Deliver, options: { history: boolean }): Promise<Subscription> {

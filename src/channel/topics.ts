@@ -19,6 +19,7 @@ import { Roster } from "./roster.js";
 const POLL_MS = 10_000;
 const POLLED_AT_ONCE = 500;
 const DEFAULT_MOST_MEMBERS = 1_000;
+const NO_OPTIONS: { idempotencyKey?: string; except?: ServerWebSocket } = {};
 const HANDLE_PAGE: PageLimits = { messages: 1_000, bytes: 1024 * 1024 };
 /** What a frame has beside its data, at most. */
 const FRAME_BYTES = 1_024;
@@ -148,9 +149,11 @@ export class Topics {
     if (definition === undefined)
       throw new TypeError(`The contract of ${this.#path} has no topic ${show(template)}.`);
     const name = topicName(template, params);
+    // Once for each handle: brokers look it up with every publication.
+    const key = this.#keyOf(name);
     return {
       name,
-      publish: (data, options = {}) => this.#publish(name, definition, data, options),
+      publish: (data, options = NO_OPTIONS) => this.#publish(key, definition, data, options),
       history: (range) => this.#history(name, definition, range),
       members: async () => {
         const members = await this.broker.presence.list(this.#presenceKeyOf(name));
@@ -161,13 +164,13 @@ export class Topics {
   }
 
   async #publish(
-    name: string,
+    key: string,
     { template, contract }: RunningTopic,
     data: unknown,
     options: { idempotencyKey?: string; except?: ServerWebSocket },
   ): Promise<never> {
     const what = `publish to ${template}`;
-    refuseUnknown(options, ["idempotencyKey", "except"], what);
+    if (options !== NO_OPTIONS) refuseUnknown(options, ["idempotencyKey", "except"], what);
     const { idempotencyKey, except } = options;
     if (except !== undefined && typeof except.id !== "string")
       throw new TypeError(`${what}: "except" must be a connection, and is ${show(except)}.`);
@@ -187,11 +190,7 @@ export class Topics {
     this.#refuseTooLarge(payload, what);
     if (except !== undefined && except.readyState === 1) this.#excepted.set(except.id, except);
     const { history } = contract;
-    const position = await this.broker.publish(this.#keyOf(name), payload, {
-      history,
-      idempotencyKey,
-      except: except?.id,
-    });
+    const position = await this.broker.publish(key, payload, { history, idempotencyKey, except: except?.id });
     return position as never; // a Position exactly where the contract has a history
   }
 
