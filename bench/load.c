@@ -7,10 +7,14 @@
 //   load idle      PORT PATH CONNECTIONS                          holds them until the line comes
 //   load call      PORT PATH CONNECTIONS SECONDS IN_FLIGHT REQUEST ANSWER
 //   load stream    PORT PATH CONNECTIONS SECONDS VALUES REQUEST VALUE END [START]
+//   load publish   PORT PATH CONNECTIONS SECONDS REQUEST PREFIX [HELLO]
 //
 // A call's frames are given as text in which ###### stands for the id, another one for each call; every byte that comes
 // back is compared with what must come, ids and order included. A stream is one call at a time for each connection,
 // answered by START (if given), VALUE as often as VALUES says, and END; what counts is values.
+//
+// To publish, each connection sends HELLO (if given) and gets one answer. Then the first one sends REQUEST, which is not
+// answered, and all get one message that begins with PREFIX; the next goes out when all have it.
 //
 // Before a mode, "socketio" makes the connections speak Socket.IO's protocol (Engine.IO 4).
 
@@ -40,7 +44,7 @@ typedef struct {
   uint64_t left;          // payload bytes of the current frame still to come
   uint64_t to_send;       // bytes
   size_t sent;            // where in the batch they begin
-  uint64_t got;           // where in the script the next byte must be
+  uint64_t got;           // where in the script, or in the current message, the next byte must be
   bool wants_out;
   int first_byte;         // of the current payload; Socket.IO tells by it what a frame is
   char answer[512];       // handshake mode: the response so far
@@ -51,6 +55,8 @@ static int port;
 static const char *path;
 static bool socketio;
 static uint64_t expected;      // length of an echo or a publication
+static const char *prefix;     // how a publication begins, where its length is not known
+static size_t prefix_size;
 static unsigned char *batch;   // frames of one size: the same over and over, or one for each id
 static size_t frame_size, batch_size;
 static unsigned char *script;  // what the server must send, byte for byte, when it is sent the batch
@@ -170,6 +176,13 @@ static void prepare_calls(const char *request, const char *start, const char *va
   }
 }
 
+static void prepare_publish(const char *request, const char *begin) {
+  prefix = begin;
+  prefix_size = strlen(begin);
+  batch = malloc(strlen(request) + 14);
+  batch_size = frame_size = fill(batch, request, 0, true);
+}
+
 // Ends with the texts around the first byte that is another one than it should be.
 static void wrong(const unsigned char *got, const unsigned char *want, size_t size) {
   size_t at = 0;
@@ -225,7 +238,16 @@ static void flush(Connection *c) {
   if (c->wants_out) watch(c, false);
 }
 
-// Counts the frames that end in these bytes, checking each one's length.
+// Checks what of a message's prefix is in these bytes.
+static void check_prefix(Connection *c, const unsigned char *bytes, size_t size) {
+  if (c->got < prefix_size) {
+    size_t rest = prefix_size - c->got, take = size < rest ? size : rest;
+    if (memcmp(bytes, prefix + c->got, take) != 0) wrong(bytes, (const unsigned char *)prefix + c->got, take);
+  }
+  c->got += size;
+}
+
+// Counts the frames that end in these bytes, checking each one's length or beginning.
 static uint64_t parse(Connection *c, const unsigned char *bytes, size_t size) {
   uint64_t frames = 0;
   while (size > 0) {
@@ -242,11 +264,15 @@ static uint64_t parse(Connection *c, const unsigned char *bytes, size_t size) {
       int opcode = c->head[0] & 15;
       if (opcode == 8) { errno = 0; fail("the server closed a connection"); }
       if (opcode > 2) { errno = 0; fail("a control frame came in"); }
-      if (length != expected) { errno = 0; fprintf(stderr, "got %lu\n", (unsigned long)length); fail("a message has the wrong length"); }
+      if (prefix) {
+        c->got = 0;
+        if (length < prefix_size) { errno = 0; fail("a message is too short"); }
+      } else if (length != expected) { errno = 0; fprintf(stderr, "got %lu\n", (unsigned long)length); fail("a message has the wrong length"); }
       c->left = length;
       continue;
     }
     uint64_t take = size < c->left ? size : c->left;
+    if (prefix) check_prefix(c, bytes, take);
     c->left -= take;
     bytes += take;
     size -= take;
@@ -273,7 +299,7 @@ static void expect_packet(int fd, const char *start) {
   if (memcmp(payload, start, strlen(start)) != 0) fail("not the Socket.IO packet that was expected");
 }
 
-static void open_one(Connection *c) {
+static void open_one(Connection *c, const char *hello) {
   struct sockaddr_in to = address();
   c->fd = new_socket();
   if (connect(c->fd, (struct sockaddr *)&to, sizeof to) < 0) fail("connect");
@@ -293,6 +319,12 @@ static void open_one(Connection *c) {
     size_t n = encode(hello, "40", 2);
     if (write(c->fd, hello, n) != (ssize_t)n) fail("write");
     expect_packet(c->fd, "40");
+  }
+  if (hello) {
+    unsigned char frame[1024];
+    size_t n = fill(frame, hello, 1, true);
+    if (write(c->fd, frame, n) != (ssize_t)n) fail("write");
+    expect_packet(c->fd, "");
   }
   fcntl(c->fd, F_SETFL, O_NONBLOCK);
   struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
@@ -340,6 +372,7 @@ static void messages(Connection *all, int connections, double seconds, int in_fl
       flush(&all[0]);
     }
   }
+  if (count == 0) { errno = 0; fail("nothing came back"); }
   report(count, now() - began, cpu() - used);
 }
 
@@ -424,14 +457,16 @@ int main(int argc, char **argv) {
     return 0;
   }
   bool is_call = strcmp(mode, "call") == 0, is_stream = strcmp(mode, "stream") == 0;
+  bool is_publish = strcmp(mode, "publish") == 0;
   // A call is a stream of one value: its answer.
   if (is_call) prepare_calls(argv[7], "", argv[8], 1, "");
   else if (is_stream) prepare_calls(argv[7], argc > 10 ? argv[10] : "", argv[8], atoi(argv[6]), argv[9]);
+  else if (is_publish) prepare_publish(argv[6], argv[7]);
   else if (strcmp(mode, "idle") != 0) prepare(atoi(argv[6]));
-  for (int i = 0; i < connections; i++) open_one(&all[i]);
+  for (int i = 0; i < connections; i++) open_one(&all[i], is_publish && argc > 8 ? argv[8] : NULL);
   ready();
   if (strcmp(mode, "echo") == 0) messages(all, connections, seconds, atoi(argv[7]), false);
-  if (strcmp(mode, "broadcast") == 0) messages(all, connections, seconds, 1, true);
+  if (is_publish || strcmp(mode, "broadcast") == 0) messages(all, connections, seconds, 1, true);
   if (is_call || is_stream) calls(all, connections, seconds, is_call ? atoi(argv[6]) : 1);
   return 0;
 }

@@ -1,13 +1,19 @@
 // One workload, measured: everybody takes turns, in interleaved rounds.
 
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import {
   cpuOf,
   MEASURED_CORE,
   OTHER_CORE,
   residentOf,
+  type Running,
   type Server,
   startClient,
   startLoad,
+  startPublisher,
+  startScript,
   startServer,
 } from "./processes.js";
 import type { Measured } from "./report.js";
@@ -16,7 +22,7 @@ import type { Workload } from "./workloads.js";
 
 interface Plan {
   workload: Workload;
-  /** Of the workload's family; the first is `raw`. */
+  /** Of the workload's family; the others are compared to the first. */
   names: string[];
   rounds: number;
   seconds: number;
@@ -48,8 +54,7 @@ async function busy({ workload, names, rounds, seconds }: Plan): Promise<Record<
   const contestants = new Map<string, Contestant>();
   for (const name of names) {
     const target = TARGETS[workload.family][name]!;
-    const prepare = workload.mode === "client" ? clientContestant : serverContestant;
-    contestants.set(name, await prepare(workload, target, seconds));
+    contestants.set(name, await preparations(workload)(workload, target, seconds));
   }
   // Round −1 warms up the compilers.
   for (let round = -1; round < rounds; round++) {
@@ -67,6 +72,20 @@ async function busy({ workload, names, rounds, seconds }: Plan): Promise<Record<
   }
   for (const contestant of contestants.values()) await contestant.kill();
   return measured;
+}
+
+function preparations({ mode }: Workload): typeof serverContestant {
+  switch (mode) {
+    case "client":
+      return clientContestant;
+    case "publisher":
+      return publisherContestant;
+    case "subscribe":
+    case "resume":
+      return scriptContestant;
+    default:
+      return serverContestant;
+  }
 }
 
 /** A server that is measured; each turn has a load generator and connections of its own. */
@@ -93,18 +112,47 @@ async function serverContestant(workload: Workload, target: Target, seconds: num
 async function clientContestant(workload: Workload, target: Target, seconds: number): Promise<Contestant> {
   const server = await startServer(TARGETS.channel.raw!, OTHER_CORE);
   const client = startClient(target, server, seconds, workload.args[0]!);
-  await client.line();
+  return await inTurns(client, client, server);
+}
+
+/** A server that is measured, with one load for all turns. */
+async function scriptContestant(workload: Workload, target: Target, seconds: number): Promise<Contestant> {
+  const { mode, connections } = workload;
+  const server = await startServer(target, MEASURED_CORE, { MODE: mode });
+  const protocol = target.wire?.socketio ? "socketio" : "harpia";
+  const load = startScript(`loads/${mode}.ts`, server, seconds, connections, { PROTOCOL: protocol });
+  return await inTurns(load, server, load);
+}
+
+/** A process that publishes, and is measured. */
+async function publisherContestant({ args }: Workload, target: Target, seconds: number): Promise<Contestant> {
+  const folder = mkdtempSync(join(tmpdir(), "harpia-bench-"));
+  const env = { IN_FLIGHT: args[0]!, SYNCHRONOUS: args[1]!, FOLDER: folder };
+  const publisher = startPublisher(target, seconds, env);
+  const contestant = await inTurns(publisher, publisher);
+  return {
+    turn: () => contestant.turn(),
+    async kill() {
+      await contestant.kill();
+      rmSync(folder, { recursive: true });
+    },
+  };
+}
+
+/** Who drives prints what it counted; who is measured may be the same process. */
+async function inTurns(driver: Running, measured: Running, other?: Running): Promise<Contestant> {
+  await driver.line();
+  const all = other ? [measured, other] : [measured];
   return {
     async turn() {
-      const before = [client, server].map(cpuOf);
-      client.go();
-      const counted = JSON.parse(await client.line()) as { count: number; seconds: number };
-      const [used, otherUsed] = [client, server].map((one, index) => cpuOf(one) - before[index]!);
-      return { count: counted.count, seconds: counted.seconds, used: used!, otherUsed: otherUsed! };
+      const before = all.map(cpuOf);
+      driver.go();
+      const counted = JSON.parse(await driver.line()) as { count: number; seconds: number };
+      const [used, otherUsed = 0] = all.map((one, index) => cpuOf(one) - before[index]!);
+      return { count: counted.count, seconds: counted.seconds, used: used!, otherUsed };
     },
     async kill() {
-      await client.kill();
-      await server.kill();
+      for (const one of new Set([...all, driver])) await one.kill();
     },
   };
 }
@@ -139,7 +187,7 @@ function blank(names: string[]): Record<string, Measured> {
 function note(measured: Record<string, Measured>, now: Record<string, number>): void {
   for (const [name, value] of Object.entries(now)) {
     measured[name]!.values.push(value);
-    measured[name]!.ratios.push(value / now.raw!);
+    measured[name]!.ratios.push(value / now[Object.keys(measured)[0]!]!);
   }
 }
 

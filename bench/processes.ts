@@ -43,6 +43,24 @@ export function startClient(target: Target, { port }: Server, seconds: number, i
   return spawn(target.script, MEASURED_CORE, commandOf(target, false), env);
 }
 
+/** A process that publishes by itself, as often as it can. */
+export function startPublisher(target: Target, seconds: number, env: Record<string, string>): Running {
+  const all = { SECONDS: `${seconds}`, ...env, ...target.env };
+  return spawn(target.script, MEASURED_CORE, commandOf(target, false), all);
+}
+
+/** A load that has to understand what it is told: a script, that takes turns like a client. */
+export function startScript(
+  script: string,
+  { port }: Server,
+  seconds: number,
+  inFlight: number,
+  env: Record<string, string>,
+): Running {
+  const all = { PORT: `${port}`, SECONDS: `${seconds}`, IN_FLIGHT: `${inFlight}`, ...env };
+  return spawn(script, OTHER_CORE, [process.execPath, script], all);
+}
+
 export function startLoad(workload: Workload, target: Target, { port }: Server, seconds: number): Running {
   const { mode, connections } = workload;
   const { protocol, path, frames } = loadArguments(workload, target);
@@ -63,7 +81,7 @@ export function residentOf({ pid }: Running): number {
   return Number(/^Rss:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, "utf8"))![1]) * 1024;
 }
 
-function spawn(what: string, core: string, command: string[], env: Record<string, string>): Running {
+export function spawn(what: string, core: string, command: string[], env: Record<string, string>): Running {
   const child = Bun.spawn(["taskset", "-c", core, ...command], {
     cwd: HERE,
     env: { ...process.env, NODE_ENV: "production", ...env },

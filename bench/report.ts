@@ -14,6 +14,14 @@ export interface Measured {
   otherBusy: number;
 }
 
+/** What is no race: measured once, and shown as it is. */
+export interface Table {
+  title: string;
+  notes: string;
+  head: string[];
+  rows: string[][];
+}
+
 export interface Results {
   command: string;
   date: string;
@@ -22,10 +30,19 @@ export interface Results {
   rounds: number;
   seconds: number;
   workloads: { workload: Workload; measured: Record<string, Measured> }[];
+  tables: Table[];
 }
 
 const IDLE_BAR = 400;
 const ROUTES_BAR = 0.85;
+/** What `raw` is, in each family. */
+const RAW: Record<Workload["family"], string> = {
+  socket: "raw Bun.serve",
+  channel: "raw Bun.serve",
+  client: "bare WebSocket",
+  topic: "raw server.publish",
+  sqlite: "bare inserts",
+};
 
 export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
@@ -58,7 +75,8 @@ interface Bar {
 
 /** Who is measured, and who is at the other end. */
 export function sides({ mode }: Workload): [string, string] {
-  return mode === "client" ? ["client", "server"] : ["server", "load"];
+  if (mode === "client") return ["client", "server"];
+  return mode === "publisher" ? ["publisher", "broker"] : ["server", "load"];
 }
 
 /** The bars of the design, as far as their workloads ran. A bar is met when the interval reaches it. */
@@ -121,7 +139,7 @@ export function writeResults(results: Results, record: boolean): boolean {
 }
 
 function markdown(
-  { command, date, cpu, versions, rounds, seconds, workloads }: Results,
+  { command, date, cpu, versions, rounds, seconds, workloads, tables }: Results,
   judged: Bar[],
 ): string {
   const lines = [
@@ -151,20 +169,25 @@ function markdown(
     lines.push(
       idle
         ? "| | bytes a connection | × raw |"
-        : `| | per second of ${side} CPU | × raw | ${side} busy | ${otherSide} busy |`,
+        : `| | per second of ${side} CPU | × ${Object.keys(measured)[0]} | ${side} busy | ${otherSide} busy |`,
     );
     lines.push(idle ? "| --- | ---: | ---: |" : "| --- | ---: | ---: | ---: | ---: |");
     for (const [name, { values, ratios, busy, otherBusy }] of Object.entries(measured)) {
       const [low, high] = interval(ratios);
       const [from, to] = interval(values).map((value) => Math.round(value).toLocaleString("en"));
       const cells = [
-        name === "raw" ? (side === "client" ? "bare WebSocket" : "raw Bun.serve") : name,
+        name === "raw" ? RAW[workload.family] : name,
         `${Math.round(median(values)).toLocaleString("en")} [${from}, ${to}]`,
         `${median(ratios).toFixed(2)} [${low.toFixed(2)}, ${high.toFixed(2)}]`,
       ];
       if (!idle) cells.push(`${Math.round(busy * 100)} %`, `${Math.round(otherBusy * 100)} %`);
       lines.push(`| ${cells.join(" | ")} |`);
     }
+  }
+  for (const { title, notes, head, rows } of tables) {
+    lines.push("", `## ${title}`, "", notes, "", `| ${head.join(" | ")} |`);
+    lines.push(`| ${head.map((_, column) => (column === 0 ? "---" : "---:")).join(" | ")} |`);
+    lines.push(...rows.map((row) => `| ${row.join(" | ")} |`));
   }
   return `${lines.join("\n")}\n`;
 }

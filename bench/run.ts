@@ -12,7 +12,8 @@ import { cpus } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { measure } from "./measure.js";
-import { interval, median, type Results, sides, writeResults } from "./report.js";
+import { memory } from "./memory.js";
+import { interval, median, type Results, sides, type Table, writeResults } from "./report.js";
 import { NODE, TARGETS } from "./targets.js";
 import { type Workload, WORKLOADS } from "./workloads.js";
 
@@ -32,9 +33,9 @@ const seconds = flags.quick ? 0.3 : 1;
 const only = flags.only?.split(",");
 const wanted = flags.targets?.split(",");
 
-const workloads = WORKLOADS.filter(
-  ({ name }) => only?.some((some) => name === some || name.startsWith(`${some}-`)) ?? true,
-);
+const workloads = WORKLOADS.filter(({ name }) => chosen(name));
+/** What is no race; after the workloads. */
+const TABLES: Record<string, (quick: boolean) => Promise<Table>> = { "topic-memory": memory };
 prepare();
 
 const results: Results = {
@@ -45,6 +46,7 @@ const results: Results = {
   rounds,
   seconds,
   workloads: [],
+  tables: [],
 };
 for (const workload of workloads) {
   console.log(`\n${workload.title}`);
@@ -61,12 +63,25 @@ for (const workload of workloads) {
     );
   }
 }
+for (const [name, make] of Object.entries(TABLES)) {
+  if (!chosen(name)) continue;
+  console.log(`\n${name}`);
+  const table = await make(flags.quick);
+  results.tables.push(table);
+  console.log(`${table.title}\n  ${table.notes}`);
+  for (const row of [table.head, ...table.rows]) console.log(`  ${row.join(" | ")}`);
+}
 if (!writeResults(results, flags.record)) process.exitCode = 1;
 
-/** Who takes part: `raw` always, and first. A flavour ("harpia, valibot") goes with its name. */
+function chosen(name: string): boolean {
+  return only?.some((some) => name === some || name.startsWith(`${some}-`)) ?? true;
+}
+
+/** Who takes part: the one to whom others are compared always, and first. A flavour ("harpia, valibot") goes with its name. */
 function namesOf({ family, targets = Object.keys(TARGETS[family]) }: Workload): string[] {
   const asked = (name: string): boolean => wanted?.includes(name.split(/,| on /)[0]!) ?? true;
-  return ["raw", ...targets.filter((name) => name !== "raw" && asked(name))];
+  const [first, ...others] = targets;
+  return [first!, ...others.filter(asked)];
 }
 
 function prepare(): void {

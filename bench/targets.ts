@@ -2,6 +2,7 @@
 
 import { join } from "node:path";
 import { path } from "./contract.js";
+import { contract as topic, MESSAGE } from "./topic.js";
 
 const BUN = process.execPath;
 /** Pinned by bench/package.json, so that it is the same one however the benchmark is started. */
@@ -24,6 +25,8 @@ export interface Wire {
   socketio?: true;
   call?: { request: string; answer: string };
   stream?: { request: string; start?: string; value: string; end: string };
+  /** How what is published begins; the rest is not the same each time. */
+  publish?: { request: string; prefix: string; hello?: string };
 }
 
 /** Servers of bare sockets; the mode of the workload is their path. */
@@ -112,7 +115,41 @@ const CLIENT: Record<string, Target> = {
   harpia: { script: "clients/harpia.ts", on: "bun" },
 };
 
-export const TARGETS = { socket: SOCKET, channel: CHANNEL, client: CLIENT };
+const TOPIC_WIRE: Wire = {
+  path: topic.path,
+  publish: {
+    request: `{"jsonrpc":"2.0","method":"post","params":${JSON.stringify(MESSAGE)}}`,
+    prefix: `{"jsonrpc":"2.0","method":"$/message","params":{"topic":"room","epoch":"`,
+    hello: `{"jsonrpc":"2.0","id":1,"method":"$/subscribe","params":{"topic":"room"}}`,
+  },
+};
+
+/** Servers of a topic that remembers. */
+const TOPIC: Record<string, Target> = {
+  raw: { script: "servers/topic/raw.ts", on: "bun", wire: TOPIC_WIRE },
+  harpia: { script: "servers/topic/harpia.ts", on: "bun", wire: TOPIC_WIRE },
+  "socket.io": {
+    script: "servers/topic/socketio.mjs",
+    on: "node",
+    package: "socket.io",
+    wire: {
+      path: "/socket.io/?EIO=4&transport=websocket&r=",
+      socketio: true,
+      publish: {
+        request: `42["post",${JSON.stringify(MESSAGE)}]`,
+        prefix: `42["message",${JSON.stringify(MESSAGE)},"`,
+      },
+    },
+  },
+};
+
+/** Processes that publish by themselves, through a broker; `raw` does what the broker cannot do without. */
+const SQLITE: Record<string, Target> = {
+  raw: { script: "publishers/sqlite-raw.ts", on: "bun" },
+  harpia: { script: "publishers/sqlite.ts", on: "bun" },
+};
+
+export const TARGETS = { socket: SOCKET, channel: CHANNEL, client: CLIENT, topic: TOPIC, sqlite: SQLITE };
 
 /** Its runtime and script, with the runtime's flags before it. */
 export function commandOf({ script, on }: Target, noOptimizer: boolean): string[] {

@@ -2,16 +2,27 @@
 
 import { STREAM_LENGTH, type TARGETS, type Target } from "./targets.js";
 
-export type Mode = "echo" | "broadcast" | "handshake" | "idle" | "call" | "stream" | "client";
+export type Mode =
+  | "echo"
+  | "broadcast"
+  | "handshake"
+  | "idle"
+  | "call"
+  | "stream"
+  | "client"
+  | "publish"
+  | "subscribe"
+  | "resume"
+  | "publisher";
 
 export interface Workload {
   name: string;
   title: string;
-  /** Which of the targets: a family has one `raw`, to which all others are compared. */
+  /** Which of the targets: a family has one `raw`, to which all others are compared (or the first of `targets`). */
   family: keyof typeof TARGETS;
   mode: Mode;
   connections: number;
-  /** Of the load generator, after the seconds; for a client, how many calls are in flight. */
+  /** Of the load generator, after the seconds; for a client or publisher, how many calls are in flight. */
   args: string[];
   /** Who of the family takes part; default everybody. */
   targets?: string[];
@@ -126,6 +137,51 @@ export const WORKLOADS: Workload[] = [
     connections: 1,
     args: ["16"],
   },
+  {
+    name: "topic-publish",
+    title: "topic with history, to 1,000 subscribers (deliveries)",
+    family: "topic",
+    mode: "publish",
+    connections: 1_000,
+    args: [],
+    bars: { raw: 0.9 },
+  },
+  {
+    name: "topic-subscribe",
+    title: "subscribe, then unsubscribe, 100 connections (pairs)",
+    family: "topic",
+    mode: "subscribe",
+    connections: 100,
+    args: [],
+    targets: ["harpia", "socket.io"],
+  },
+  {
+    name: "topic-resume",
+    title: "connect, and get the 100 messages that were missed, 32 at a time (resumes)",
+    family: "topic",
+    mode: "resume",
+    connections: 32,
+    args: [],
+    targets: ["harpia", "socket.io"],
+  },
+  {
+    name: "topic-sqlite-full",
+    title: "publish on SQLite, synchronous FULL, 64 in flight",
+    family: "sqlite",
+    mode: "publisher",
+    connections: 1,
+    args: ["64", "full"],
+    bars: { raw: 0.7 },
+  },
+  {
+    name: "topic-sqlite-normal",
+    title: "publish on SQLite, synchronous NORMAL, 64 in flight",
+    family: "sqlite",
+    mode: "publisher",
+    connections: 1,
+    args: ["64", "normal"],
+    bars: { raw: 0.7 },
+  },
 ];
 
 /** What of the load generator's command line depends on whom it speaks to. */
@@ -137,7 +193,11 @@ export function loadArguments(
   return { protocol: wire.socketio ? ["socketio"] : [], path, frames: [...args, ...frames(mode, wire)] };
 }
 
-function frames(mode: Mode, { call, stream }: NonNullable<Target["wire"]>): string[] {
+function frames(mode: Mode, { call, stream, publish }: NonNullable<Target["wire"]>): string[] {
+  if (mode === "publish") {
+    const { request, prefix, hello } = publish!;
+    return hello ? [request, prefix, hello] : [request, prefix];
+  }
   if (mode === "call") return [call!.request, call!.answer];
   if (mode !== "stream") return [];
   const { request, value, end, start = "" } = stream!;
