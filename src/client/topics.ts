@@ -141,8 +141,7 @@ class Topic implements Link {
 
   leave(subscription: Subscription): void {
     subscription.reader.disconnected();
-    this.#subscriptions.delete(subscription);
-    if (this.#subscriptions.size > 0) return;
+    if (!this.#subscriptions.delete(subscription) || this.#subscriptions.size > 0) return;
     this.#close();
     this.#wire.send(encodeNotification("$/unsubscribe", { topic: this.name }));
   }
@@ -170,6 +169,8 @@ class Topic implements Link {
   }
 
   ask(method: string, params: object, by: Subscription, answer: (page: PageFrame) => void): void {
+    // It may have left in the middle of a page, by a listener.
+    if (!this.#subscriptions.has(by)) return;
     const asker = { by, answer };
     const what = method + JSON.stringify(params);
     for (const question of this.#questions) {
@@ -195,10 +196,10 @@ class Topic implements Link {
   #failed(error: RpcError, { asked }: Question): void {
     if (!PASSING.includes(error.reason)) {
       for (const { by } of asked) {
-        this.#subscriptions.delete(by);
+        // The server may have let it in before it failed.
+        this.leave(by);
         by.end(error);
       }
-      if (this.#subscriptions.size === 0) this.#close();
       return;
     }
     this.#retry ??= setTimeout(
