@@ -163,10 +163,9 @@ export class Subscriptions implements Subscriber {
         if (!isPosition(position)) return invalid('"after" or "before" must be { epoch, offset }');
         if (!isWhole(limit, 1, MOST_LAST)) return invalid('"limit" must be a whole number from 1');
         const range: Range = after === undefined ? { before: position } : { after: position };
-        const limits = { ...PAGE, messages: Math.min(limit, PAGE.messages) };
         return async ({ topic }) => {
           if (topic === undefined) return notSubscribed;
-          const page = await this.#read(topic, range, limits);
+          const page = await this.#read(topic, range, Math.min(limit, PAGE.messages));
           return page && { json: `{${pageJson(page)}}` };
         };
       }
@@ -205,17 +204,24 @@ export class Subscriptions implements Subscriber {
   }
 
   async #firstPage(topic: OpenTopic, after: Position | undefined, last: number): Promise<Page | undefined> {
-    const page = after && (await this.#read(topic, { after }, PAGE));
+    const page = after && (await this.#read(topic, { after }));
     if (page?.recovered || (page && last === 0)) return page;
-    if (last > 0) return await this.#read(topic, { last }, PAGE);
+    if (last > 0) return await this.#read(topic, { last });
     const [position] = await this.#broker.positions([topic.feed.key]);
     return { position: position!, recovered: false, messages: [], complete: true };
   }
 
   /** A page, when its reader has room for it. */
-  async #read({ feed }: OpenTopic, range: Range, limits: PageLimits): Promise<Page | undefined> {
+  async #read(
+    { feed }: OpenTopic,
+    range: Range,
+    messages: number = PAGE.messages,
+  ): Promise<Page | undefined> {
     if (!(await this.#outbox.drained())) return undefined;
-    return await this.#broker.read(feed.key, range, limits);
+    // Half of a frame: what stands around the messages needs room too. A single one fits always.
+    const { maxPayloadLength } = this.ws.route.hub.settings.limits;
+    const bytes = Math.min(PAGE.bytes, maxPayloadLength / 2);
+    return await this.#broker.read(feed.key, range, { messages, bytes });
   }
 
   /** Authorises, opens the feed, and goes in: in this order, and alive after each. @returns why not. */
