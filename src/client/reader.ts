@@ -63,9 +63,10 @@ export class Reader {
     this.position = options.after;
   }
 
-  connected(): void {
-    this.#forget();
-    this.#subscribe();
+  /** Asks where to go on: at the start, after a reconnect, in another epoch. */
+  subscribe(): void {
+    const { last, coalesce } = this.#options;
+    this.#ask("$/subscribe", coalesce ? { last: last || 1 } : { after: this.position, last });
   }
 
   /** Whatever was asked will not be answered. */
@@ -96,7 +97,7 @@ export class Reader {
     if (this.#paused) return void (this.#missed = true);
     if (epoch !== mine.epoch) {
       this.#hold(frame, size);
-      return this.#subscribe();
+      return this.subscribe();
     }
     if (offset <= mine.offset) return;
     if (offset === mine.offset + 1 || this.#options.coalesce) return this.#take(frame);
@@ -108,13 +109,8 @@ export class Reader {
   located({ epoch, offset }: Position): void {
     const mine = this.position;
     if (this.#asking || this.#paused || mine === undefined) return void (this.#missed = true);
-    if (epoch !== mine.epoch) this.#subscribe();
+    if (epoch !== mine.epoch) this.subscribe();
     else if (offset > mine.offset) this.#catchUp();
-  }
-
-  #subscribe(): void {
-    const { last, coalesce } = this.#options;
-    this.#ask("$/subscribe", coalesce ? { last: last || 1 } : { after: this.position, last });
   }
 
   /** Same epoch, but something is missing. */
@@ -139,7 +135,7 @@ export class Reader {
     const { epoch } = page;
     if (epoch === undefined) return this.#options.live();
     // Trimmed between two pages, or another epoch: the answer to this says where to go on.
-    if (method === "$/history" && !page.recovered) return this.#subscribe();
+    if (method === "$/history" && !page.recovered) return this.subscribe();
     // What came before we asked, of another epoch than the answer's, was late.
     for (const suspect of suspects) if (suspect !== epoch) this.#leave(suspect);
     this.#left = this.#left.filter((left) => left !== epoch);
@@ -148,7 +144,7 @@ export class Reader {
     for (const message of page.messages) {
       if (message.offset > this.position!.offset) this.#take({ epoch, ...message });
     }
-    if (!page.complete && !this.#options.coalesce) this.#missed = true;
+    if (!page.complete) this.#missed = true;
     this.#settle();
   }
 
@@ -157,7 +153,7 @@ export class Reader {
     const mine = this.position;
     if (mine?.epoch === epoch) {
       // The newest is all that a coalescing reader wants: in the same epoch it has lost nothing.
-      if (this.#options.coalesce) return;
+      if (this.#options.coalesce && offset >= mine.offset) return;
     } else if (mine) this.#leave(mine.epoch);
     this.position = { epoch, offset: messages[0] ? messages[0].offset - 1 : offset };
     if (mine) this.#options.reset();

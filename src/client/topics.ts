@@ -104,7 +104,7 @@ class Topic implements Link {
 
   enter(subscription: Subscription, up: boolean): void {
     this.#subscriptions.add(subscription);
-    if (up) subscription.reader.connected();
+    if (up) subscription.reader.subscribe();
   }
 
   message(frame: MessageFrame, size: number): void {
@@ -114,13 +114,14 @@ class Topic implements Link {
 
   /** Where it stands; without a history it has no place. */
   located(position: Partial<Position>, dropped: boolean): void {
+    this.#frames++;
     if (position.epoch !== undefined)
       for (const { reader } of this.#subscriptions) reader.located(position as Position);
     if (dropped) this.presence.stale();
   }
 
   connected(): void {
-    for (const { reader } of this.#subscriptions) reader.connected();
+    for (const { reader } of this.#subscriptions) reader.subscribe();
   }
 
   disconnected(): void {
