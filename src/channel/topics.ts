@@ -15,8 +15,6 @@ import type { HistoryPage, HistoryRange, TopicHandle } from "./implementation.js
 import { mismatch } from "./method.js";
 import { Roster } from "./roster.js";
 
-/** How often feeds are compared with the broker, subscribers told where their topics stand, and leases renewed. */
-const POLL_MS = 10_000;
 const POLLED_AT_ONCE = 500;
 const DEFAULT_MOST_MEMBERS = 1_000;
 const NO_OPTIONS: { idempotencyKey?: string; except?: ServerWebSocket } = {};
@@ -47,6 +45,11 @@ export interface OpenTopic {
 }
 
 export class Topics {
+  /**
+   * @internal How often feeds are compared with the broker, subscribers told where their topics stand, and leases
+   * renewed. Changed by tests alone.
+   */
+  static pollMs = 10_000;
   readonly broker: Broker;
   readonly #hub: Hub;
   readonly #path: string;
@@ -91,7 +94,7 @@ export class Topics {
         : undefined;
       topic = { feed, roster, definition, params };
       this.#open.set(name, topic);
-      this.#poller ??= unref(setInterval(() => void this.#poll(), POLL_MS));
+      this.#poller ??= unref(setInterval(() => void this.#poll(), Topics.pollMs));
     }
     topic.feed.users++;
     return topic;
