@@ -106,11 +106,11 @@ export class Reader {
   }
 
   /** Where the topic stands. It is said on purpose, so an epoch that we left counts as well. */
-  located({ epoch, offset }: Position): void {
-    const mine = this.position;
+  located({ epoch, offset }: Partial<Position>): void {
+    const mine = this.position; // none in a topic without history
     if (this.#asking || this.#paused || mine === undefined) return void (this.#missed = true);
     if (epoch !== mine.epoch) this.subscribe();
-    else if (offset > mine.offset) this.#catchUp();
+    else if (offset! > mine.offset) this.#catchUp();
   }
 
   /** Same epoch, but something is missing. */

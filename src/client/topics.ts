@@ -115,8 +115,7 @@ class Topic implements Link {
   /** Where it stands; without a history it has no place. */
   located(position: Partial<Position>, dropped: boolean): void {
     this.#frames++;
-    if (position.epoch !== undefined)
-      for (const { reader } of this.#subscriptions) reader.located(position as Position);
+    for (const { reader } of this.#subscriptions) reader.located(position);
     if (dropped) this.presence.stale();
   }
 

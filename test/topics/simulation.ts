@@ -199,7 +199,7 @@ class Simulation {
       [9, () => this.#fault("cut within a frame", () => this.#cutAfter("down", 9_000))],
       [3, () => this.#fault("cut within a question", () => this.#cutAfter("up", 300))],
       [4, () => this.#fault("freeze", () => this.#freeze())],
-      [0.7, () => this.#fault("reader stops, buffers fill up", () => this.#fillUp())],
+      [2, () => this.#fault("reader stops, buffers fill up", () => this.#fillUp())],
       [3, () => this.#fault("slow", () => this.#slow())],
       [2, () => this.#fault("history trimmed while away", () => this.#trimWhileAway())],
       [1, () => this.#fault("client leaves", () => this.#replace())],
