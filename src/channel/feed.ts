@@ -62,6 +62,8 @@ export class Feed {
   #position: Position | undefined;
   #subscription: Subscription | undefined;
   #queue: Publication[] = [];
+  /** Something could not wait with the others: it is in the log alone. */
+  #overflowed = false;
   #healing = false;
   #ended = false;
   #prefix = { epoch: "", text: "" };
@@ -117,7 +119,7 @@ export class Feed {
     this.#subscription = subscription;
     this.#position = this.announced = subscription.position;
     this.#handQueue();
-    if (this.#queue.length > 0) void this.#heal();
+    if (this.#queue.length > 0 || this.#overflowed) void this.#heal();
   }
 
   #deliver(publication: Publication): void {
@@ -130,6 +132,7 @@ export class Feed {
       if (isNext(position, mine)) return this.#hand(publication);
     }
     if (this.#queue.length < MOST_QUEUED) this.#queue.push(publication);
+    else this.#overflowed = true;
     if (mine !== undefined && !this.#healing) void this.#heal();
   }
 
@@ -139,6 +142,7 @@ export class Feed {
     try {
       while (!this.#ended) {
         const waiting = this.#queue.length;
+        this.#overflowed = false;
         const mine = this.#position!;
         const page = await this.#read(mine);
         if (page === undefined) return;
@@ -156,7 +160,7 @@ export class Feed {
         this.#queue = this.#queue.slice(0, waiting).filter(({ position }) => this.#isAhead(position!));
         this.#queue.push(...newer);
         this.#handQueue();
-        if (this.#queue.length === 0) return;
+        if (this.#queue.length === 0 && !this.#overflowed) return;
       }
     } finally {
       this.#healing = false;

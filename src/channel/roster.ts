@@ -21,6 +21,7 @@ export class Roster {
   #told = new Map<string, string>();
   readonly #pending = new Map<string, string | null>();
   #flush: ReturnType<typeof setTimeout> | undefined;
+  #look: ReturnType<typeof setTimeout> | undefined;
   /** Members whose connection is one of this process: key by owner. */
   readonly #own = new Map<string, { key: string; info: string }>();
   #subscription: Promise<Subscription> | undefined;
@@ -70,6 +71,8 @@ export class Roster {
     try {
       const { vanished } = await this.#broker.presence.remove(this.#key, member.key, owner);
       if (vanished) await this.#tell({ key: member.key, info: null });
+      // Another connection of the same member stays, and what it said of it may be something else.
+      else this.#look ??= setTimeout(() => this.#lookAgain(), BATCH_MS);
     } catch (error) {
       if (!(error instanceof BrokerError)) throw error;
     }
@@ -94,6 +97,7 @@ export class Roster {
 
   async end(): Promise<void> {
     clearTimeout(this.#flush);
+    clearTimeout(this.#look);
     this.#pending.clear();
     const subscription = await this.#subscription?.catch(() => undefined);
     await subscription?.unsubscribe().catch(() => {}); // a broker that is away has forgotten us by itself
@@ -110,6 +114,11 @@ export class Roster {
     for (const key of this.#told.keys()) if (!truth.has(key)) this.#note(key, null);
     for (const [key, info] of truth) if (this.#told.get(key) !== info) this.#note(key, info);
     return members;
+  }
+
+  #lookAgain(): void {
+    this.#look = undefined;
+    this.#list().catch(() => {}); // away: then the next look finds it
   }
 
   async #tell(change: Change): Promise<void> {
