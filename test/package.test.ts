@@ -151,6 +151,36 @@ test("the broker on SQLite type-checks and runs", async () => {
   expect(run([process.execPath, "sqlite.ts"], project)).toBe("1\n");
 }, 30_000);
 
+test("the broker on Redis type-checks beside the user's node-redis, and runs", async () => {
+  for (const name of ["redis", "@redis"])
+    symlinkSync(join(ROOT, "node_modules", name), join(project, "node_modules", name));
+  await Bun.write(
+    join(project, "redis.ts"),
+    `import { redis } from "harpia/redis";
+     import { createClient } from "redis";
+     // Nobody listens there.
+     const broker = redis({ url: "redis://127.0.0.1:1", timeout: 1_000 });
+     await broker.publish("t", "x", { history: { size: 1, ttl: 60 } }).catch((error) => console.log(error.code));
+     await broker.close();
+     await redis({ client: createClient() }).close();`,
+  );
+  const compilerOptions = {
+    strict: true,
+    noEmit: true,
+    target: "ESNext",
+    module: "nodenext",
+    types: ["bun"],
+  };
+  await Bun.write(
+    join(project, "tsconfig.redis.json"),
+    // node-redis' own types do not compile without it.
+    JSON.stringify({ compilerOptions: { ...compilerOptions, skipLibCheck: true }, files: ["redis.ts"] }),
+  );
+  const tsc = join(ROOT, "node_modules/typescript/bin/tsc");
+  expect(run(["node", tsc, "-p", "tsconfig.redis.json"], project)).toBe("");
+  expect(run([process.execPath, "redis.ts"], project)).toBe("BROKER_UNAVAILABLE\n");
+}, 30_000);
+
 test("Bun bundles it", () => {
   const built = run([process.execPath, "build", "room.ts", "--target=bun", "--outfile=out.js"], project);
   expect(built).toContain("out.js");

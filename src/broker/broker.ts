@@ -6,7 +6,7 @@
 export interface Position {
   /** A short random string. It changes whenever offsets could be given out twice with other data. */
   readonly epoch: string;
-  /** 1 for the first publication of the epoch; 0: none yet. */
+  /** 1 for the first publication, 0: none yet. An epoch that begins over a log that was kept goes on from its newest. */
   readonly offset: number;
 }
 

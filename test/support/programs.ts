@@ -7,6 +7,7 @@ const NAMES = {
   chromium: ["chromium", "chromium-browser", "google-chrome"],
   nginx: ["nginx", "/usr/sbin/nginx"],
   haproxy: ["haproxy", "/usr/sbin/haproxy"],
+  "redis-server": ["redis-server", "valkey-server"],
 } as const;
 
 export type Program = keyof typeof NAMES;
