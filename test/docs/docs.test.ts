@@ -5,6 +5,7 @@ import { expect, test } from "bun:test";
 import { existsSync, mkdirSync, rmSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { ERROR_CODES, harpia } from "harpia";
+import { redis } from "harpia/redis";
 import { sqlite } from "harpia/sqlite";
 import { BROKER_ERROR_CODES } from "../../src/broker/broker.js";
 import { RPC_CODES } from "harpia/contract";
@@ -183,6 +184,14 @@ test("docs/brokers.md lists every option of `sqlite`, and no other", () => {
   )![1]!;
   const { text } = page("docs/brokers.md");
   const section = text.slice(text.indexOf("## SQLite"), text.indexOf("### What it costs"));
+  const listed = [...section.matchAll(/^\| `(\w+)`/gm)].map(([, name]) => name!);
+  expect(listed.toSorted()).toEqual(known.split(", ").sort());
+});
+
+test("docs/brokers.md lists every option of `redis`, and no other", () => {
+  const known = messageOf(() => redis({ qqqqqq: 1 } as never)).match(/It takes: (.*)\./)![1]!;
+  const { text } = page("docs/brokers.md");
+  const section = text.slice(text.indexOf("## Redis"), text.indexOf("### What Redis keeps"));
   const listed = [...section.matchAll(/^\| `(\w+)`/gm)].map(([, name]) => name!);
   expect(listed.toSorted()).toEqual(known.split(", ").sort());
 });
