@@ -18,7 +18,13 @@ export interface Cluster extends AsyncDisposable {
 }
 
 /** Starts all of it, and starts again what ends. Throws if a program is missing. */
-export async function startCluster({ port, quiet = false }: { port: number; quiet?: boolean }): Promise<Cluster> {
+export async function startCluster({
+  port,
+  quiet = false,
+}: {
+  port: number;
+  quiet?: boolean;
+}): Promise<Cluster> {
   const redisServer = find("redis-server");
   const haproxy = find("haproxy");
   const folder = await mkdtemp(join(tmpdir(), "harpia-cluster-"));
@@ -45,7 +51,17 @@ export async function startCluster({ port, quiet = false }: { port: number; quie
     say(`${name}: pid ${child.pid}`);
   }
 
-  keep("redis", [redisServer, "--port", `${redisPort}`, "--bind", "127.0.0.1", "--dir", folder, "--save", ""]);
+  keep("redis", [
+    redisServer,
+    "--port",
+    `${redisPort}`,
+    "--bind",
+    "127.0.0.1",
+    "--dir",
+    folder,
+    "--save",
+    "",
+  ]);
   for (const [index, nodePort] of ports.entries()) {
     keep(`harpia ${index + 1}`, [process.execPath, join(import.meta.dir, "node.ts")], {
       PORT: `${nodePort}`,
@@ -61,8 +77,7 @@ export async function startCluster({ port, quiet = false }: { port: number; quie
   return {
     url,
     redisPort,
-    pids: () =>
-      [...running].filter(([name]) => name.startsWith("harpia")).map(([, child]) => child.pid),
+    pids: () => [...running].filter(([name]) => name.startsWith("harpia")).map(([, child]) => child.pid),
     async [Symbol.asyncDispose]() {
       ended = true;
       const children = [...running.values()];
