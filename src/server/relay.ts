@@ -9,6 +9,8 @@ import type { Sendable } from "./socket.js";
 const SWEEP_MS = 10_000;
 
 const RETRY_MS = 1_000;
+/** How often it is looked whether the broker is there, for the log. */
+const WATCH_MS = 1_000;
 /** A broker that is away is said once in so long. */
 const WARN_MS = 10_000;
 
@@ -25,11 +27,14 @@ export class Relay {
   readonly #missed = new Set<string>();
   #sweeper: ReturnType<typeof setInterval> | undefined;
   #warnedAt = Number.NEGATIVE_INFINITY;
+  readonly #watcher: ReturnType<typeof setInterval> | undefined;
+  #wasWell = true;
   #closed = false;
 
   constructor(hub: Hub, broker: Broker) {
     this.#hub = hub;
     this.#broker = broker;
+    if (broker.shared) this.#watcher = setInterval(() => this.#watch(), WATCH_MS).unref();
   }
 
   /** Somebody here has subscribed to a plain topic. */
@@ -84,6 +89,7 @@ export class Relay {
   close(): void {
     this.#closed = true;
     clearInterval(this.#sweeper);
+    clearInterval(this.#watcher);
   }
 
   #hand(topic: string, { payload }: Publication): void {
@@ -107,6 +113,17 @@ export class Relay {
       this.#topics.delete(topic);
       void subscription.then((live) => live.unsubscribe()).catch(() => {}); // away: it has forgotten us by itself
     }
+  }
+
+  /** Says in the log when the broker goes, and when it is back. */
+  #watch(): void {
+    const { ok, reason } = this.#broker.health();
+    if (ok === this.#wasWell) return;
+    this.#wasWell = ok;
+    const { logger } = this.#hub.settings;
+    const broker = this.#broker.name;
+    if (ok) logger.warn("the broker is back", { broker });
+    else logger.error("the broker is away: publishing to topics fails until it is back", { broker, reason });
   }
 
   #warn(message: string, topic: string, error: unknown): void {
