@@ -24,15 +24,16 @@ export interface Topology {
 /** What an error says while it is nobody's concern: a client without a listener would end the process. */
 const ignore = (): void => {};
 
-export function topologyOf(options: RedisOptions): Topology {
+/** @param timeout ms that `make` and `refresh` are given: none of the servers that they ask may use it up. */
+export function topologyOf(options: RedisOptions, timeout: number): Topology {
   const { client, cluster, sentinel, url, connection } = options;
   if (client) return new Single(describe(client.options?.url, client.options), async () => duplicate(client));
-  if (cluster) return new Cluster(cluster, connection);
+  if (cluster) return new Cluster(cluster, connection, timeout);
   if (sentinel) {
     const { name, nodes } = sentinel;
     const description = `the Redis primary "${name}" of the sentinels at ${nodes.map((node) => describeUrl(node)).join(", ")}`;
     return new Single(description, async () => {
-      const { host, port } = await askSentinels(name, nodes, connection);
+      const { host, port } = await askSentinels(name, nodes, connection, timeout);
       return newClient({ ...connection, socket: { ...connection?.socket, host, port } as never });
     });
   }
@@ -72,8 +73,11 @@ class Cluster implements Topology {
   #owners: ReadonlySet<string> = new Set();
   #refreshing: Promise<void> | undefined;
 
-  constructor(seeds: readonly string[], connection: RedisClientOptions | undefined) {
+  readonly #timeout: number;
+
+  constructor(seeds: readonly string[], connection: RedisClientOptions | undefined, timeout: number) {
     this.#seeds = seeds;
+    this.#timeout = timeout;
     this.#connection = connection;
     this.description = `the Redis Cluster of ${seeds.map((seed) => describeUrl(seed)).join(", ")}`;
   }
@@ -109,9 +113,11 @@ class Cluster implements Topology {
 
   async #refresh(clients: readonly Client[]): Promise<void> {
     let failure: unknown = new Error("no node is known");
+    const share = this.#timeout / (clients.length + this.#seeds.length + 1);
+    const question = ["CLUSTER", "SLOTS"];
     for (const client of clients) {
       try {
-        return this.#learn(await client.sendCommand(["CLUSTER", "SLOTS"]), client);
+        return this.#learn(await within(client.sendCommand(question), share), client);
       } catch (error) {
         failure = error;
       }
@@ -119,8 +125,7 @@ class Cluster implements Topology {
     for (const seed of this.#seeds) {
       const client = newClient({ ...this.#connection, url: seed });
       try {
-        await client.connect();
-        return this.#learn(await client.sendCommand(["CLUSTER", "SLOTS"]), client);
+        return this.#learn(await within(ask(client, question), share), client);
       } catch (error) {
         failure = error;
       } finally {
@@ -150,14 +155,15 @@ async function askSentinels(
   name: string,
   nodes: readonly string[],
   connection: RedisClientOptions | undefined,
+  timeout: number,
 ): Promise<{ host: string; port: number }> {
   let failure: unknown = new Error("no sentinel was given");
   for (const url of nodes) {
     const tls = url.startsWith("rediss:") ? connection?.socket : undefined;
     const client = newClient({ url, ...(tls && { socket: { ...tls } as never }) });
     try {
-      await client.connect();
-      const address = await client.sendCommand(["SENTINEL", "GET-MASTER-ADDR-BY-NAME", name]);
+      const question = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", name];
+      const address = await within(ask(client, question), timeout / (nodes.length + 1));
       if (!Array.isArray(address)) throw new Error(`the sentinel knows no primary named "${name}"`);
       return { host: String(address[0]), port: Number(address[1]) };
     } catch (error) {
@@ -167,6 +173,24 @@ async function askSentinels(
     }
   }
   throw failure;
+}
+
+async function ask(client: Client, question: readonly string[]): Promise<unknown> {
+  await client.connect();
+  return client.sendCommand(question);
+}
+
+/** Rejects after so many ms: the next server may answer. */
+async function within<T>(answer: Promise<T>, ms: number): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no answer in ${Math.round(ms)} ms`)), ms);
+  });
+  try {
+    return await Promise.race([answer, late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 function newClient(options: RedisClientOptions): Client {

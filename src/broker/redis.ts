@@ -100,7 +100,7 @@ class RedisBroker implements Broker {
     const deadline = new Deadline(timeout);
     this.#prefix = prefix;
     this.#durable = durable ? "1" : "0";
-    this.#topology = topologyOf(options);
+    this.#topology = topologyOf(options, timeout);
     this.#publish = this.#topology.cluster ? "SPUBLISH" : "PUBLISH";
     this.#commands = new Commands(this.#topology, deadline, options.client);
     this.#feed = new RedisFeed(this.#topology, deadline);

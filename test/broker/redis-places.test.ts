@@ -6,6 +6,7 @@ import { createClient, createCluster } from "redis";
 import type { Broker, HistoryOptions } from "../../src/broker/broker.js";
 import { redis, type RedisOptions } from "../../src/broker/redis.js";
 import { slotOf } from "../../src/broker/redis-topology.js";
+import { faultProxy } from "../../src/testing/fault-proxy.js";
 import { pages } from "../docs/markdown.js";
 import { testWith } from "../support/programs.js";
 import {
@@ -84,9 +85,12 @@ it("never shows a password, and says what to do about a wrong one, or a missing 
   expect(missing).not.toContain("s3cret");
 }, 60_000);
 
-it("follows the sentinels to a promoted replica, with new epochs", async () => {
+it("follows the sentinels that answer to a promoted replica, with new epochs", async () => {
   await using all = await startSentinel();
-  const broker = await connected({ sentinel: { name: "main", nodes: [all.sentinel.url] } });
+  await using silent = faultProxy({ port: all.sentinel.port });
+  silent.freeze();
+  const nodes = [`redis://127.0.0.1:${silent.port}`, all.sentinel.url];
+  const broker = await connected({ sentinel: { name: "main", nodes } });
   const heard = await listen(broker, "failover");
   await broker.publish("failover", "1", { history: HOUR });
   const [first] = await broker.positions(["failover"]);
@@ -158,7 +162,9 @@ describe("a cluster", () => {
     await using cluster = await startCluster();
     for (const server of cluster.servers)
       await server.command("CONFIG", "SET", "cluster-require-full-coverage", "no");
-    const broker = await connected({ cluster: cluster.urls });
+    await using silent = faultProxy({ port: cluster.servers[0]!.port });
+    silent.freeze();
+    const broker = await connected({ cluster: [`redis://127.0.0.1:${silent.port}`, ...cluster.urls] });
     const topics = Array.from({ length: 12 }, (_, i) => `topic ${i}`);
     const heard = await Promise.all(topics.map((topic) => listen(broker, topic)));
     const lost = cluster.servers[1]!;
