@@ -57,7 +57,8 @@ export class PresenceView implements Presence<unknown> {
 
   /** Some of it may have been missed: reads it anew. */
   stale(): void {
-    if (this.#isReading || this.count === 0) return;
+    // Neither known nor counted: no snapshot has come yet, or none ever will.
+    if (this.#isReading || !(this.#isKnown || this.count)) return;
     this.#isReading = true;
     this.#isKnown = false;
     // Away: the next connection brings a snapshot.

@@ -82,7 +82,6 @@ export class Reader {
   }
 
   resume(): void {
-    if (!this.#paused) return;
     this.#paused = false;
     if (!this.#asking) this.#settle();
   }
