@@ -80,6 +80,7 @@ export async function simulate(options: SimulationOptions): Promise<Report> {
   const { pollMs } = Topics;
   const { now } = Date;
   Topics.pollMs = 200;
+  CountingSocket.dropped = 0;
   const simulation = new Simulation(options);
   try {
     return await simulation.run();
@@ -130,13 +131,22 @@ class Simulation {
       await Bun.sleep(this.#chance(0.5) ? 0 : this.#whole(4));
       if (this.#faultCount < nextRound) continue;
       nextRound += FAULTS_A_ROUND;
+      // The last that is published before all is quiet is what somebody has no room for.
+      if (this.#chance(0.6)) await this.#fault("reader stops, and nothing follows", () => this.#fillUp());
       await this.#settle();
     }
     await this.#settle();
     await this.#leaveNothing(t.app);
+    const { dropped, delayed, failed } = this.#broker.counts;
     return {
       wrong: this.#truth.wrong,
-      events: { ...this.#events, "readers that fell behind": CountingSocket.dropped, ...this.#broker.counts },
+      events: {
+        ...this.#events,
+        "reader fell behind": CountingSocket.dropped,
+        "delivery lost": dropped,
+        "delivery late": delayed,
+        "broker call failed": failed,
+      },
       faults: this.#faultCount,
       publications: this.#truth.published.size,
       received: this.#received,
@@ -208,7 +218,7 @@ class Simulation {
         1,
         () => this.#fault("clock jumps", () => void (this.#clockAhead += (this.#random() - 0.5) * 7_200_000)),
       ],
-      [3, () => this.#online()],
+      [6, () => this.#online()],
     ];
     if (this.#setting === "chaotic") {
       acts.push(
@@ -339,11 +349,15 @@ class Simulation {
 
   /** Some megabytes: the kernel's buffers, the proxy's and then the server's. */
   async #fillUp(): Promise<void> {
-    const device = this.#device();
+    const isLive = ({ kind, subscription }: Witness): boolean =>
+      kind !== "plain" && subscription.state === "live";
+    const readers = this.#devices.filter(({ witnesses }) => [...witnesses].some(isLive));
+    if (readers.length === 0) return;
+    const device = this.#oneOf(readers);
+    const theirs = this.#oneOf([...device.witnesses].filter(isLive));
     device.network.freeze("down");
     this.#later(400 + this.#whole(400), () => device.network.thaw());
-    const theirs = this.#oneOf([...device.witnesses]);
-    for (let count = 0; theirs && count < 180; count++) {
+    for (let count = 0; count < 180; count++) {
       await this.#publish(theirs.kind, 60_000, theirs.topic.split("/")[1]);
       if (count % 3 === 0) await Bun.sleep(0);
     }
