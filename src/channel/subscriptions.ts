@@ -235,9 +235,16 @@ export class Subscriptions implements Subscriber {
     if (refusal || this.#gone) return refusal;
     const topic = this.#topics.acquire(name, definition, params);
     try {
-      await Promise.all([topic.feed.ready, topic.roster?.ready()]);
+      await topic.feed.ready;
     } catch (error) {
       this.#topics.abandon(topic);
+      await this.#topics.release(topic);
+      throw error;
+    }
+    try {
+      await topic.roster?.ready();
+    } catch (error) {
+      // The feed may serve others, and a roster tries again.
       await this.#topics.release(topic);
       throw error;
     }
