@@ -16,6 +16,7 @@ import {
   startScript,
   startServer,
 } from "./processes.js";
+import { startRedis } from "./redis-server.js";
 import type { Measured } from "./report.js";
 import { TARGETS, type Target } from "./targets.js";
 import type { Workload } from "./workloads.js";
@@ -125,22 +126,37 @@ async function scriptContestant(workload: Workload, target: Target, seconds: num
 }
 
 /** A process that publishes, and is measured. */
-async function publisherContestant({ args }: Workload, target: Target, seconds: number): Promise<Contestant> {
+async function publisherContestant(
+  { family, args: [inFlight, synchronous] }: Workload,
+  target: Target,
+  seconds: number,
+): Promise<Contestant> {
   const folder = mkdtempSync(join(tmpdir(), "harpia-bench-"));
-  const env = { IN_FLIGHT: args[0]!, SYNCHRONOUS: args[1]!, FOLDER: folder };
-  const publisher = startPublisher(target, seconds, env);
-  const contestant = await inTurns(publisher, publisher);
+  const redis = family === "redis" ? await startRedis(OTHER_CORE) : undefined;
+  const publisher = startPublisher(target, seconds, {
+    IN_FLIGHT: inFlight!,
+    FOLDER: folder,
+    OTHER_CORE,
+    ...(synchronous && { SYNCHRONOUS: synchronous }),
+    ...(redis && { REDIS_URL: redis.url }),
+  });
+  const { turn } = await inTurns(publisher, publisher, redis);
   return {
-    turn: () => contestant.turn(),
+    turn,
     async kill() {
-      await contestant.kill();
+      await publisher.kill();
+      await redis?.kill();
       rmSync(folder, { recursive: true });
     },
   };
 }
 
 /** Who drives prints what it counted; who is measured may be the same process. */
-async function inTurns(driver: Running, measured: Running, other?: Running): Promise<Contestant> {
+async function inTurns(
+  driver: Running,
+  measured: Running,
+  other?: Pick<Running, "pid" | "kill">,
+): Promise<Contestant> {
   await driver.line();
   const all = other ? [measured, other] : [measured];
   return {

@@ -69,7 +69,7 @@ export function startLoad(workload: Workload, target: Target, { port }: Server, 
 }
 
 /** Seconds that all threads of a process have run, to the nanosecond. */
-export function cpuOf({ pid }: Running): number {
+export function cpuOf({ pid }: Pick<Running, "pid">): number {
   let total = 0;
   for (const task of readdirSync(`/proc/${pid}/task`)) {
     total += Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, "utf8").split(" ")[0]);

@@ -42,6 +42,7 @@ const RAW: Record<Workload["family"], string> = {
   client: "bare WebSocket",
   topic: "raw server.publish",
   sqlite: "bare inserts",
+  redis: "bare EVALSHA",
 };
 
 export function median(values: readonly number[]): number {

@@ -11,6 +11,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { cluster } from "./cluster.js";
 import { measure } from "./measure.js";
 import { memory } from "./memory.js";
 import { interval, median, type Results, sides, type Table, writeResults } from "./report.js";
@@ -35,7 +36,10 @@ const wanted = flags.targets?.split(",");
 
 const workloads = WORKLOADS.filter(({ name }) => chosen(name));
 /** What is no race; after the workloads. */
-const TABLES: Record<string, (quick: boolean) => Promise<Table>> = { "topic-memory": memory };
+const TABLES: Record<string, (quick: boolean) => Promise<Table>> = {
+  "topic-memory": memory,
+  "topic-cluster": cluster,
+};
 prepare();
 
 const results: Results = {
@@ -85,7 +89,9 @@ function namesOf({ family, targets = Object.keys(TARGETS[family]) }: Workload): 
 }
 
 function prepare(): void {
-  const peers = workloads.some((workload) => namesOf(workload).some((name) => packageOf(workload, name)));
+  const peers =
+    workloads.some((workload) => namesOf(workload).some((name) => packageOf(workload, name))) ||
+    Object.keys(TABLES).some((name) => chosen(name) && name !== "topic-memory");
   if (peers && !existsSync(NODE)) run(["npm", "ci", "--no-audit", "--no-fund"]);
   run(["mkdir", "-p", "bin"]);
   run(["cc", "-O2", "-o", "bin/load", "load.c"]);

@@ -149,7 +149,19 @@ const SQLITE: Record<string, Target> = {
   harpia: { script: "publishers/sqlite.ts", on: "bun" },
 };
 
-export const TARGETS = { socket: SOCKET, channel: CHANNEL, client: CLIENT, topic: TOPIC, sqlite: SQLITE };
+const REDIS: Record<string, Target> = {
+  raw: { script: "publishers/redis-raw.ts", on: "bun" },
+  harpia: { script: "publishers/redis.ts", on: "bun" },
+};
+
+export const TARGETS = {
+  socket: SOCKET,
+  channel: CHANNEL,
+  client: CLIENT,
+  topic: TOPIC,
+  sqlite: SQLITE,
+  redis: REDIS,
+};
 
 /** Its runtime and script, with the runtime's flags before it. */
 export function commandOf({ script, on }: Target, noOptimizer: boolean): string[] {

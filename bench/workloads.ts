@@ -182,6 +182,15 @@ export const WORKLOADS: Workload[] = [
     args: ["64", "normal"],
     bars: { raw: 0.7 },
   },
+  {
+    name: "topic-redis",
+    title: "publish over Redis, 64 in flight",
+    family: "redis",
+    mode: "publisher",
+    connections: 1,
+    args: ["64"],
+    bars: { raw: 0.7 },
+  },
 ];
 
 /** What of the load generator's command line depends on whom it speaks to. */

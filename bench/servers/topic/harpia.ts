@@ -1,9 +1,11 @@
-// harpia: a topic with history, on the memory broker.
+// harpia: a topic with history, on the memory broker; or on Redis, if REDIS_URL says where that is.
 
 import { harpia } from "harpia";
+import { redis } from "harpia/redis";
 import { contract, MESSAGE } from "../../topic.js";
 
-const app = harpia();
+const { REDIS_URL } = process.env;
+const app = harpia(REDIS_URL ? { broker: redis({ url: REDIS_URL }) } : {});
 const live = app.channel(contract).implement({
   methods: { post: async (message) => void (await live.topic("room").publish(message)) },
   topics: { room: { subscribe: "public" }, "own/:name": { subscribe: "public" } },
