@@ -39,7 +39,8 @@ const SETUPS: Setup[] = [
 
 export async function cluster(quick: boolean): Promise<Table> {
   const rows: string[][] = [];
-  for (const setup of SETUPS) rows.push([setup.name, `${setup.nodes}`, ...(await measure(setup, quick ? 0.5 : 5))]);
+  for (const setup of SETUPS)
+    rows.push([setup.name, `${setup.nodes}`, ...(await measure(setup, quick ? 0.5 : 5))]);
   return {
     title: `Several nodes over Redis, ${SUBSCRIBERS} subscribers`,
     notes:

@@ -52,7 +52,8 @@ async function connected(url: string, child: Bun.Subprocess) {
       await client.connect();
       return client;
     } catch (error) {
-      if (child.exitCode !== null || tries > 200) throw new Error("redis-server did not start", { cause: error });
+      if (child.exitCode !== null || tries > 200)
+        throw new Error("redis-server did not start", { cause: error });
       await Bun.sleep(25);
     }
   }

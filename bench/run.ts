@@ -12,6 +12,7 @@ import { cpus } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { cluster } from "./cluster.js";
+import { faults } from "./faults.js";
 import { measure } from "./measure.js";
 import { memory } from "./memory.js";
 import { interval, median, type Results, sides, type Table, writeResults } from "./report.js";
@@ -39,6 +40,7 @@ const workloads = WORKLOADS.filter(({ name }) => chosen(name));
 const TABLES: Record<string, (quick: boolean) => Promise<Table>> = {
   "topic-memory": memory,
   "topic-cluster": cluster,
+  "topic-faults": faults,
 };
 prepare();
 

@@ -50,8 +50,7 @@ async function open(port: number): Promise<WebSocket> {
     completed();
   };
   await once(socket, "open");
-  if (!isSocketIo)
-    socket.send('{"jsonrpc":"2.0","id":1,"method":"$/subscribe","params":{"topic":"room"}}');
+  if (!isSocketIo) socket.send('{"jsonrpc":"2.0","id":1,"method":"$/subscribe","params":{"topic":"room"}}');
   await ready.promise;
   return socket;
 }
