@@ -92,9 +92,24 @@ const SCENARIOS: Scenario[] = [
 
 const { harpia, "socket.io": socketio } = TARGETS.topic as Record<"harpia" | "socket.io", Target>;
 
+/** The part of socket.io-client that is used. */
+interface SocketIOClient {
+  io(
+    url: string,
+    options: object,
+  ): {
+    readonly connected: boolean;
+    readonly recovered: boolean;
+    on(event: "connect", listener: () => void): void;
+    on(event: "message", listener: (message: { text: string }) => void): void;
+    disconnect(): void;
+  };
+}
+
 export async function faults(quick: boolean): Promise<Table> {
-  // Here, not above: it is there only once it has been installed.
-  const { io } = await import("socket.io-client");
+  // Here, not above: it is there only once bench/ has been installed, and so are its types.
+  const peer: string = "socket.io-client";
+  const { io } = (await import(peer)) as SocketIOClient;
   const sides: Side[] = [
     {
       name: "harpia",

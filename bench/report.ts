@@ -1,8 +1,8 @@
 // What the numbers mean: medians, intervals, bars; and the files that `--record` writes.
 
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Workload } from "./workloads.js";
+import { type Workload, WORKLOADS } from "./workloads.js";
 
 export interface Measured {
   /** One a round: work per second of CPU, or bytes. */
@@ -29,8 +29,15 @@ export interface Results {
   versions: Record<string, string>;
   rounds: number;
   seconds: number;
-  workloads: { workload: Workload; measured: Record<string, Measured> }[];
+  workloads: Ran[];
   tables: Table[];
+}
+
+interface Ran {
+  workload: Workload;
+  measured: Record<string, Measured>;
+  /** Where a later record kept it: the run that it is of. */
+  of?: string;
 }
 
 const IDLE_BAR = 400;
@@ -130,8 +137,9 @@ export function writeResults(results: Results, record: boolean): boolean {
     console.log(`  ${met ? "met   " : "MISSED"} ${what}: ${got}, ${bar}`);
   if (record) {
     const [json, page] = ["results.json", "RESULTS.md"].map((name) => join(import.meta.dir, name));
-    writeFileSync(json!, `${JSON.stringify(results, undefined, 1)}\n`);
-    writeFileSync(page!, markdown(results, judged));
+    const all = withKept(results, JSON.parse(readFileSync(json!, "utf8")) as Results);
+    writeFileSync(json!, `${JSON.stringify(all, undefined, 1)}\n`);
+    writeFileSync(page!, markdown(all, bars(all)));
     for (const command of [["fmt", "--no-script", json!, page!], [join(import.meta.dir, "plot.ts")]]) {
       Bun.spawnSync([process.execPath, ...command], { stdout: "inherit", stderr: "inherit" });
     }
@@ -139,14 +147,27 @@ export function writeResults(results: Results, record: boolean): boolean {
   return judged.every(({ met }) => met);
 }
 
-function markdown(
-  { command, date, cpu, versions, rounds, seconds, workloads, tables }: Results,
-  judged: Bar[],
-): string {
+/** A run of some workloads is recorded beside what earlier runs have recorded of the others. */
+function withKept(results: Results, kept: Results): Results {
+  const { command, date, versions, workloads, tables } = results;
+  const ran = new Map<string, Ran>();
+  for (const each of kept.workloads)
+    ran.set(each.workload.name, { ...each, of: each.of ?? `${kept.command}, ${kept.date}` });
+  for (const each of workloads) ran.set(each.workload.name, { ...each, of: `${command}, ${date}` });
+  const newTables = new Set(tables.map(({ title }) => title));
+  return {
+    ...results,
+    versions: { ...kept.versions, ...versions },
+    workloads: WORKLOADS.flatMap(({ name }) => ran.get(name) ?? []),
+    tables: [...kept.tables.filter(({ title }) => !newTables.has(title)), ...tables],
+  };
+}
+
+function markdown({ cpu, versions, rounds, seconds, workloads, tables }: Results, judged: Bar[]): string {
   const lines = [
     "# Results",
     "",
-    `Written by \`${command}\` on ${date}. How it measures, and how to read it: [README.md](README.md).`,
+    "Written by `npm run bench -- --record`, in one run or several. How it measures, and how to read it: [README.md](README.md).",
     "",
     `* Machine: ${cpu}; what is measured on one core, its counterpart on another; kernel ${versions.kernel}.`,
     `* Versions: ${Object.entries(versions)
@@ -163,10 +184,10 @@ function markdown(
       ({ what, bar, got, met }) => `| ${what} | ${bar} | ${got} | ${met ? "met" : "**missed**"} |`,
     ),
   ];
-  for (const { workload, measured } of workloads) {
+  for (const { workload, measured, of } of workloads) {
     const idle = workload.mode === "idle";
     const [side, otherSide] = sides(workload);
-    lines.push("", `## ${workload.title[0]!.toUpperCase()}${workload.title.slice(1)}`, "");
+    lines.push("", `## ${workload.title[0]!.toUpperCase()}${workload.title.slice(1)}`, "", `\`${of}\``, "");
     lines.push(
       idle
         ? "| | bytes a connection | × raw |"
