@@ -141,7 +141,7 @@ export function implement<C extends Contract>(
       reason: string = "Removed from the topic",
     ): Promise<boolean> {
       const topic = topics.handle(name, params).name;
-      if (whom instanceof ServerWebSocket) return await peerOf(whom).subscriptions.kick(topic, reason);
+      if (whom instanceof ServerWebSocket) return await peerOf(whom).kick(topic, reason);
       const { key } = whom as { key: string };
       const was = await topics.kickMember(topic, key, reason);
       await hub.relay.command(contract.path, { topic, key, reason });

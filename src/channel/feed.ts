@@ -16,6 +16,7 @@ import type { ServerWebSocket } from "../server/socket.js";
 export const HEALING = { messages: 1_000, bytes: 1024 * 1024 };
 /** Publications that wait for a hole to be healed; what comes beyond is read from the log as well. */
 const MOST_QUEUED = 1_000;
+const NO_PREFIX = { epoch: "", text: "" };
 const RETRY_MS = 500;
 
 /** A connection that is subscribed, as a feed sees it. */
@@ -66,7 +67,7 @@ export class Feed {
   #overflowed = false;
   #healing = false;
   #ended = false;
-  #prefix = { epoch: "", text: "" };
+  #prefix = NO_PREFIX;
 
   constructor({ broker, hub, name, key, native, history, find }: FeedOptions) {
     this.#broker = broker;

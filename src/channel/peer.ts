@@ -30,7 +30,9 @@ interface Asked {
 
 export class Peer {
   readonly outbox: Outbox;
-  readonly subscriptions: Subscriptions;
+  /** Made for the first frame about a topic: most connections of a channel without topics never need it. */
+  #subscriptions: Subscriptions | undefined;
+  readonly #topics: Topics;
   readonly #ws: ServerWebSocket;
   readonly #channel: ChannelParts;
   readonly #calls: Calls;
@@ -45,10 +47,10 @@ export class Peer {
     this.#channel = channel;
     this.outbox = new Outbox(
       ws,
-      () => this.subscriptions.fellBehind(),
+      () => this.#subscriptions?.fellBehind(),
       () => this.#calls.next(),
     );
-    this.subscriptions = new Subscriptions(ws, this.outbox, topics);
+    this.#topics = topics;
     this.#calls = new Calls(ws, channel, this.outbox);
     this.#send = (text) => this.outbox.send(text);
   }
@@ -99,10 +101,16 @@ export class Peer {
     });
   }
 
+  /** Ends a subscription from here. @returns whether there was one. */
+  async kick(topic: string, reason: string): Promise<boolean> {
+    return (await this.#subscriptions?.kick(topic, reason)) ?? false;
+  }
+
   /** The connection is over: whatever runs is told, whatever waits is let go. */
   close(): void {
     this.#gone = true;
-    this.subscriptions.close();
+    this.#subscriptions?.close();
+    this.#topics.forget(this.#ws);
     for (const { reject } of this.#asked.values()) reject(lost());
     this.#calls.close(lost());
   }
@@ -171,7 +179,8 @@ export class Peer {
     const params = (frame.params ?? {}) as Record<string, unknown>;
     if (TOPIC_METHODS.has(frame.method)) {
       const id = frame.kind === "call" ? frame.id : undefined;
-      return this.subscriptions.handle({ id, method: frame.method, params }, reply);
+      this.#subscriptions ??= new Subscriptions(this.#ws, this.outbox, this.#topics);
+      return this.#subscriptions.handle({ id, method: frame.method, params }, reply);
     }
     switch (frame.method) {
       case "$/ping":

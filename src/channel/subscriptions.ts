@@ -44,8 +44,8 @@ type Answer = { json: string } | { error: ErrorObject } | undefined;
 interface Entry {
   /** While subscribed. */
   topic: OpenTopic | undefined;
-  /** The last operation on it. */
-  tail: Promise<void>;
+  /** The last operation on it, as long as there is one. */
+  tail: Promise<void> | undefined;
   operations: number;
 }
 
@@ -126,7 +126,6 @@ export class Subscriptions implements Subscriber {
   /** The connection is over. */
   close(): void {
     this.#gone = true;
-    this.#topics.forget(this.ws);
     const { work } = this.ws.route.hub;
     for (const entry of this.#entries.values()) {
       if (entry.topic === undefined) continue;
@@ -334,12 +333,15 @@ export class Subscriptions implements Subscriber {
 
   /** Runs an operation on a topic after those before it. */
   async #enqueue(name: string, operation: (entry: Entry) => Promise<void>): Promise<void> {
-    const entry = this.#entries.get(name) ?? { topic: undefined, tail: Promise.resolve(), operations: 0 };
+    const entry = this.#entries.get(name) ?? { topic: undefined, tail: undefined, operations: 0 };
     this.#entries.set(name, entry);
     entry.operations++;
-    entry.tail = entry.tail.then(() => operation(entry));
+    const before = entry.tail ?? Promise.resolve();
+    entry.tail = before.then(() => operation(entry));
     await entry.tail;
-    if (--entry.operations > 0 || entry.topic !== undefined) return;
+    if (--entry.operations > 0) return;
+    entry.tail = undefined;
+    if (entry.topic !== undefined) return;
     if (this.#entries.get(name) === entry) this.#entries.delete(name);
   }
 

@@ -57,6 +57,7 @@ export class Topics {
   readonly #open = new Map<string, OpenTopic>();
   /** Connections that publications are to leave out, by id, for as long as they are open. */
   readonly #excepted = new Map<string, ServerWebSocket>();
+  readonly #find = (id: string): ServerWebSocket | undefined => this.#excepted.get(id);
   #poller: ReturnType<typeof setInterval> | undefined;
 
   constructor(contract: Contract, definitions: ReadonlyMap<string, RunningTopic>, broker: Broker, hub: Hub) {
@@ -87,7 +88,7 @@ export class Topics {
         key: this.#keyOf(name),
         native: `${RESERVED_TOPIC}${this.#keyOf(name)}`,
         history: definition.contract.history !== undefined,
-        find: (id) => this.#excepted.get(id),
+        find: this.#find,
       });
       const roster = definition.presence
         ? new Roster(feed, this.broker, this.#presenceKeyOf(name), definition.presence.max)

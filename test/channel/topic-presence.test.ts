@@ -63,6 +63,22 @@ describe("members", () => {
     expect(await ada.told()).toMatchObject({ params: { leave: ["bob"] } });
   });
 
+  test("are kicked by their key: all of their connections are told, and nobody else", async () => {
+    await using server = serveTopics();
+    const [ada, tab, eve] = [
+      await server.connect("ada"),
+      await server.connect("ada"),
+      await server.connect("eve"),
+    ];
+    for (const client of [eve, ada, tab]) await client.result("$/subscribe", lobby);
+    expect(await server.live.kick({ key: "ada" }, "lobby/:room", { room: "a" }, "Enough")).toBe(true);
+    for (const client of [ada, tab])
+      expect((await client.told("$/unsubscribed")).params).toMatchObject({ message: "Enough" });
+    expect(await eve.result("$/presence", lobby)).toEqual({ members: [member("eve")], count: 1 } as never);
+    expect(server.live.topic("lobby/:room", { room: "a" }).subscribers()).toBe(1);
+    expect(await server.live.kick({ key: "ada" }, "lobby/:room", { room: "a" })).toBe(false);
+  });
+
   test("of one key are one: it leaves with the last of its connections", async () => {
     await using server = serveTopics();
     const [ada, tab, eve] = [
