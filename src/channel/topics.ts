@@ -167,35 +167,40 @@ export class Topics {
     };
   }
 
-  async #publish(
+  // Not async: that would wrap one more promise around the broker's.
+  #publish(
     key: string,
-    { template, contract }: RunningTopic,
+    definition: RunningTopic,
     data: unknown,
     options: { idempotencyKey?: string; except?: ServerWebSocket },
   ): Promise<never> {
-    const what = `publish to ${template}`;
-    if (options !== NO_OPTIONS) refuseUnknown(options, ["idempotencyKey", "except"], what);
-    const { idempotencyKey, except } = options;
-    if (except !== undefined && typeof except.id !== "string")
-      throw new TypeError(`${what}: "except" must be a connection, and is ${show(except)}.`);
-    if (idempotencyKey !== undefined) {
-      if (contract.history === undefined)
-        throw new TypeError(`${what}: "idempotencyKey" needs a topic with "history".`);
-      if (typeof idempotencyKey !== "string" || idempotencyKey === "" || idempotencyKey.length > 256)
-        throw new TypeError(
-          `${what}: "idempotencyKey" must be a string of 1 to 256 characters, and is ${show(idempotencyKey)}.`,
-        );
+    try {
+      checkPublishOptions(definition, options);
+      const checked = validate(definition.contract.message, data);
+      if (!(checked instanceof Promise)) return this.#send(key, definition, checked, options);
+      // Its own copy: the caller may change them meanwhile, and they were checked.
+      const given = { ...options };
+      return checked.then((valid) => this.#send(key, definition, valid, given));
+    } catch (error) {
+      return Promise.reject(error);
     }
-    const checked = validate(contract.message, data);
-    const valid = checked instanceof Promise ? await checked : checked;
+  }
+
+  #send(
+    key: string,
+    { template, contract }: RunningTopic,
+    valid: Awaited<ReturnType<typeof validate>>,
+    { idempotencyKey, except }: { idempotencyKey?: string; except?: ServerWebSocket },
+  ): Promise<never> {
+    const what = `publish to ${template}`;
     if (valid.issues) throw mismatch(`the message for ${template}`, valid.issues);
     const payload: string | undefined = JSON.stringify(valid.value);
     if (payload === undefined) throw new TypeError(`${what}: JSON cannot say ${show(valid.value)}.`);
     this.#refuseTooLarge(payload, what);
     if (except !== undefined && except.readyState === 1) this.#excepted.set(except.id, except);
     const { history } = contract;
-    const position = await this.broker.publish(key, payload, { history, idempotencyKey, except: except?.id });
-    return position as never; // a Position exactly where the contract has a history
+    const position = this.broker.publish(key, payload, { history, idempotencyKey, except: except?.id });
+    return position as Promise<never>; // of a Position exactly where the contract has a history
   }
 
   #refuseTooLarge(payload: string, what: string): void {
@@ -338,4 +343,24 @@ export function isPosition(value: unknown): value is Position {
 function unref<T extends { unref(): unknown }>(timer: T): T {
   timer.unref();
   return timer;
+}
+
+function checkPublishOptions(
+  { template, contract }: RunningTopic,
+  options: { idempotencyKey?: string; except?: ServerWebSocket },
+): void {
+  if (options === NO_OPTIONS) return;
+  const what = `publish to ${template}`;
+  refuseUnknown(options, ["idempotencyKey", "except"], what);
+  const { idempotencyKey, except } = options;
+  if (except !== undefined && typeof except.id !== "string")
+    throw new TypeError(`${what}: "except" must be a connection, and is ${show(except)}.`);
+  if (idempotencyKey !== undefined) {
+    if (contract.history === undefined)
+      throw new TypeError(`${what}: "idempotencyKey" needs a topic with "history".`);
+    if (typeof idempotencyKey !== "string" || idempotencyKey === "" || idempotencyKey.length > 256)
+      throw new TypeError(
+        `${what}: "idempotencyKey" must be a string of 1 to 256 characters, and is ${show(idempotencyKey)}.`,
+      );
+  }
 }
