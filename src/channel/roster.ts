@@ -6,8 +6,6 @@ import { encodeNotification } from "../contract/frames.js";
 import type { Feed } from "./feed.js";
 
 const BATCH_MS = 50;
-/** A lease that nobody renews ends after this long, and with it the members of a process that died. */
-const LEASE_MS = 30_000;
 
 /** `info` is JSON; `null`: the member has gone. */
 type Change = { key: string; info: string | null };
@@ -17,6 +15,7 @@ export class Roster {
   readonly #broker: Broker;
   readonly #key: string;
   readonly #max: number;
+  readonly #lease: number;
   /** What clients have been told, or are about to be. */
   #told = new Map<string, string>();
   readonly #pending = new Map<string, string | null>();
@@ -26,11 +25,18 @@ export class Roster {
   readonly #own = new Map<string, { key: string; info: string }>();
   #subscription: Promise<Subscription> | undefined;
 
-  constructor(feed: Feed, broker: Broker, key: string, max: number) {
+  constructor(
+    feed: Feed,
+    broker: Broker,
+    key: string,
+    { max, leaseMs }: { max: number; leaseMs: number },
+  ) {
     this.#feed = feed;
     this.#broker = broker;
     this.#key = key;
     this.#max = max;
+    // Only others could outlive us: in a broker of our own a lease has nothing to end.
+    this.#lease = broker.shared ? leaseMs : Number.POSITIVE_INFINITY;
   }
 
   /** Resolves when changes reach us. */
@@ -101,11 +107,6 @@ export class Roster {
     this.#pending.clear();
     const subscription = await this.#subscription?.catch(() => undefined);
     await subscription?.unsubscribe().catch(() => {}); // a broker that is away has forgotten us by itself
-  }
-
-  /** Only others could outlive us: in a broker of our own a lease has nothing to end. */
-  get #lease(): number {
-    return this.#broker.shared ? LEASE_MS : Number.POSITIVE_INFINITY;
   }
 
   async #list(): Promise<Member[]> {

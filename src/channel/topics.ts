@@ -16,6 +16,8 @@ import { mismatch } from "./method.js";
 import { Roster } from "./roster.js";
 
 const POLLED_AT_ONCE = 500;
+/** A lease that nobody renews ends after so many polls, 30 s, and with it the members of a process that died. */
+const LEASED_POLLS = 3;
 const DEFAULT_MOST_MEMBERS = 1_000;
 const NO_OPTIONS: { idempotencyKey?: string; except?: ServerWebSocket } = {};
 const HANDLE_PAGE: PageLimits = { messages: 1_000, bytes: 1024 * 1024 };
@@ -91,7 +93,10 @@ export class Topics {
         find: this.#find,
       });
       const roster = definition.presence
-        ? new Roster(feed, this.broker, this.#presenceKeyOf(name), definition.presence.max)
+        ? new Roster(feed, this.broker, this.#presenceKeyOf(name), {
+            max: definition.presence.max,
+            leaseMs: Topics.pollMs * LEASED_POLLS,
+          })
         : undefined;
       topic = { feed, roster, definition, params };
       this.#open.set(name, topic);
