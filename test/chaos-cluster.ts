@@ -1,12 +1,12 @@
 // `npm run test:chaos:cluster`: a cluster, and what goes wrong in it, several at a time, in orders that seeds give.
-// SEED (1), RUNS (8) and FAULTS (36 a run) change that. Ends with 1 if topics did not keep what they promise.
+// SEED (1), RUNS (8) and FAULTS (12 a run) change that. Ends with 1 if topics did not keep what they promise.
 
 import { type Setting, simulate } from "./cluster/simulation.js";
 
 const SETTINGS: readonly Setting[] = ["nothing", "snapshots", "append-only", "durable"];
 const first = Number(process.env.SEED ?? 1);
 const runs = Number(process.env.RUNS ?? 8);
-const faults = Number(process.env.FAULTS ?? 36);
+const faults = Number(process.env.FAULTS ?? 12);
 
 let wrong = 0;
 for (let seed = first; seed < first + runs; seed++) {

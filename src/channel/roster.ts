@@ -25,12 +25,7 @@ export class Roster {
   readonly #own = new Map<string, { key: string; info: string }>();
   #subscription: Promise<Subscription> | undefined;
 
-  constructor(
-    feed: Feed,
-    broker: Broker,
-    key: string,
-    { max, leaseMs }: { max: number; leaseMs: number },
-  ) {
+  constructor(feed: Feed, broker: Broker, key: string, { max, leaseMs }: { max: number; leaseMs: number }) {
     this.#feed = feed;
     this.#broker = broker;
     this.#key = key;
