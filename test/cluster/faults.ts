@@ -3,7 +3,7 @@
 import { startRedis } from "../support/redis.js";
 import { faultProxy } from "harpia/testing";
 import type { Crowd } from "./crowd.js";
-import type { Cluster } from "./machines.js";
+import { type Cluster, PRIMARY } from "./machines.js";
 
 export interface Scenario {
   /** `never`: nothing is lost, so nobody is told so. `epoch`: only where the epoch changed. */
@@ -22,7 +22,7 @@ async function restartRedis({ redis }: Cluster, crowd: Crowd, ...options: string
   await crowd.resolved(SOME);
   await redis.kill();
   await crowd.rejected(5);
-  await redis.start(...options);
+  await redis.start(...PRIMARY, ...options);
 }
 
 /** Deletes keys of the rooms, of those that end like this. */

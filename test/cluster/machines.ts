@@ -16,6 +16,9 @@ export interface ClusterOptions {
   redis?: string[];
 }
 
+/** For redis-server: what was started as a replica has been promoted since, and is none when it starts again. */
+export const PRIMARY = ["--replicaof", "no one"];
+
 /** One process. */
 export class Node {
   /** Its way to Redis. */

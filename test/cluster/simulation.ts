@@ -2,7 +2,7 @@
 // then everybody must have everything.
 
 import { startRedis } from "../support/redis.js";
-import { Cluster } from "./machines.js";
+import { Cluster, PRIMARY } from "./machines.js";
 import { Crowd } from "./crowd.js";
 
 /** What is left of Redis' data when it is killed. `durable`: all, and the broker is told so. */
@@ -82,7 +82,7 @@ export async function simulate(seed: number, setting: Setting, faults: number): 
         toRedis(async () => {
           await cluster.redis.kill();
           await wait(500);
-          await cluster.redis.start();
+          await cluster.redis.start(...PRIMARY);
         }),
     ],
     ["connections of pub/sub killed", 2, () => command("CLIENT", "KILL", "TYPE", "pubsub")],
@@ -187,22 +187,13 @@ export async function simulate(seed: number, setting: Setting, faults: number): 
       let at = random() * faultsOf.reduce((sum, [, weight]) => sum + weight, 0);
       const [name, , act] = faultsOf.find(([, weight]) => (at -= weight) < 0)!; // `at` is less than all weights
       events[name] = (events[name] ?? 0) + 1;
-      if (process.env.DBG) console.log(Math.round(performance.now()), "begin", name);
-      const fault = act().finally(
-        () => (
-          process.env.DBG && console.log(Math.round(performance.now()), "end", name),
-          pending.delete(fault)
-        ),
-      );
+      const fault = act().finally(() => pending.delete(fault));
       pending.add(fault);
       await wait(200);
     }
     await Promise.all(pending);
-    if (process.env.DBG) console.log(Math.round(performance.now()), "all over", JSON.stringify(crowd.counts));
     await crowd.resolved(20);
-    if (process.env.DBG) console.log("resting");
     await crowd.rest();
-    if (process.env.DBG) console.log("rested", JSON.stringify(crowd.counts));
     await crowd.converge();
     for (const what of crowd.needlessResets(evicted)) crowd.fail(what);
     if (setting === "durable" && crowd.counts.resets > resets)
