@@ -165,7 +165,7 @@ export class MemoryBroker implements Broker {
     let topic = this.#topics.get(name);
     if (topic === undefined) {
       this.#topics.set(name, (topic = new Topic()));
-      this.#sweeper ??= unref(setInterval(() => this.#sweep(), SWEEP_MS));
+      this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP_MS).unref();
     }
     topic.usedAt = now;
     return topic;
@@ -224,9 +224,4 @@ function take(log: ReadableLog, from: number, to: number, step: 1 | -1, limits: 
     if (messages.length >= limits.messages) break;
   }
   return messages;
-}
-
-function unref<T extends { unref(): unknown }>(timer: T): T {
-  timer.unref();
-  return timer;
 }

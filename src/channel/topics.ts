@@ -100,7 +100,7 @@ export class Topics {
         : undefined;
       topic = { feed, roster, definition, params };
       this.#open.set(name, topic);
-      this.#poller ??= unref(setInterval(() => void this.#poll(), Topics.pollMs));
+      this.#poller ??= setInterval(() => void this.#poll(), Topics.pollMs).unref();
     }
     topic.feed.users++;
     return topic;
@@ -343,11 +343,6 @@ export function isPosition(value: unknown): value is Position {
   if (typeof value !== "object" || value === null) return false;
   const { epoch, offset } = value as Partial<Position>;
   return typeof epoch === "string" && Number.isSafeInteger(offset) && offset! >= 0;
-}
-
-function unref<T extends { unref(): unknown }>(timer: T): T {
-  timer.unref();
-  return timer;
 }
 
 function checkPublishOptions(
