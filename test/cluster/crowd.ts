@@ -94,7 +94,7 @@ export class Crowd implements AsyncDisposable {
   async rest(): Promise<void> {
     clearInterval(this.#writer);
     this.#writer = undefined;
-    await Promise.all(this.#waiting);
+    await this.#until(() => this.#waiting.size === 0, "publications neither resolved nor rejected");
   }
 
   /** Every process gets as many clients as the others. */
