@@ -19,13 +19,15 @@ export function verdict(code: number): Verdict {
 }
 
 /**
- * Milliseconds before the next attempt: any number up to 0.5 s · 2ⁿ, and up to 20 s.
+ * Milliseconds before the next attempt: any number up to 0.5 s · 2ⁿ, and up to 20 s; after 1012 and 1013 up to 10 s at
+ * least, however short ago the last attempt was: in a rolling restart the same clients are met by one restart after the
+ * other.
  * @param attempt How many have failed in a row; 0 for the first.
- * @param code The close code: after 1012 and 1013 the server has many to take back, and a `later` is four times as long.
+ * @param code The close code: a `later` is four times as long.
  * @param random From 0 up to 1.
  */
 export function backoff(attempt: number, code: number, random: () => number = Math.random): number {
   const restarts = code === 1012 || code === 1013;
-  const most = restarts && attempt === 0 ? RESTART_MS : Math.min(LONGEST_MS, FIRST_MS * 2 ** attempt);
+  const most = Math.max(restarts ? RESTART_MS : 0, Math.min(LONGEST_MS, FIRST_MS * 2 ** attempt));
   return random() * most * (verdict(code) === "later" ? LATER : 1);
 }
