@@ -93,7 +93,7 @@ export async function startCluster({
 }
 
 /** No stickiness: any process can take any client. A process that is not ready gets no new ones. */
-function haproxyConfig(port: number, ports: readonly number[]): string {
+export function haproxyConfig(port: number, ports: readonly number[]): string {
   const servers = ports.map((node, index) => `  server harpia${index + 1} 127.0.0.1:${node} check inter 500`);
   return `defaults
   mode http

@@ -4,10 +4,12 @@
 import { join } from "node:path";
 import { type FaultProxy, faultProxy } from "harpia/testing";
 import { type RedisServer, startRedis } from "../support/redis.js";
-import type { NodeSettings } from "./node.js";
+import type { NodeSettings, Order, Tally, Word } from "./node.js";
 
 export interface ClusterOptions {
   nodes?: number;
+  /** Where the processes listen, for a balancer to find them again. Default: each time anywhere. */
+  ports?: readonly number[];
   /** Milliseconds, of the broker. */
   timeout?: number;
   durable?: boolean;
@@ -27,6 +29,9 @@ export class Node {
   #child: Bun.Subprocess | undefined;
   /** `undefined` while it is not there. */
   port: number | undefined;
+  /** Of its processes, in turn: each tells one when it is asked, and when it has stopped. */
+  readonly tallies: Tally[] = [];
+  #told = Promise.withResolvers<void>();
 
   constructor(redis: number, settings: Omit<NodeSettings, "redis">) {
     this.network = faultProxy({ port: redis });
@@ -39,7 +44,11 @@ export class Node {
       env: { ...process.env, NODE_ENV: "production", NODE_SETTINGS: JSON.stringify(this.#settings) },
       stdout: "inherit",
       stderr: "inherit",
-      ipc: (message: { port: number }) => listening.resolve(message.port),
+      ipc: (word: Word) => {
+        if ("port" in word) return listening.resolve(word.port);
+        this.tallies.push(word.tally);
+        this.#told.resolve();
+      },
     });
     this.#child = child;
     void child.exited.then((code) => {
@@ -57,12 +66,26 @@ export class Node {
     await child?.exited;
   }
 
-  /** `app.stop({ restart: true })`; new clients go elsewhere at once, as behind a load balancer that asks `healthz`. */
+  /**
+   * SIGTERM, on which it calls `app.stop({ restart: true })`. New clients go elsewhere at once, as behind a load
+   * balancer that asks `healthz`.
+   */
   async stop(): Promise<void> {
     const child = this.#child;
     this.port = undefined;
-    child?.send("stop");
+    child?.kill("SIGTERM");
     await child?.exited;
+  }
+
+  order(order: Order): void {
+    this.#child?.send(order);
+  }
+
+  /** It publishes no more by itself, and `tallies` has what it says of it. */
+  async tell(): Promise<void> {
+    this.#told = Promise.withResolvers();
+    this.order({ tell: true });
+    await this.#told.promise;
   }
 }
 
@@ -74,18 +97,18 @@ export class Cluster implements AsyncDisposable {
 
   private constructor(redis: RedisServer, options: Required<Omit<ClusterOptions, "redis">>) {
     this.redis = this.keep(redis);
-    const { timeout, durable, pollMs } = options;
+    const { timeout, durable, pollMs, ports } = options;
     this.timeout = timeout;
     this.nodes = Array.from(
       { length: options.nodes },
-      () => new Node(redis.port, { timeout, durable, pollMs }),
+      (_, index) => new Node(redis.port, { port: ports[index] ?? 0, timeout, durable, pollMs }),
     );
   }
 
   static async start(options: ClusterOptions = {}): Promise<Cluster> {
-    const { nodes = 3, timeout = 600, durable = false, pollMs = 500 } = options;
+    const { nodes = 3, timeout = 600, durable = false, pollMs = 500, ports = [] } = options;
     const redis = await startRedis("--enable-debug-command", "local", ...(options.redis ?? []));
-    const cluster = new Cluster(redis, { nodes, timeout, durable, pollMs });
+    const cluster = new Cluster(redis, { nodes, timeout, durable, pollMs, ports });
     await Promise.all(cluster.nodes.map((node) => node.start()));
     return cluster;
   }

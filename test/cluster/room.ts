@@ -13,6 +13,8 @@ export const rooms = defineChannel({
       params: z.object({ room: z.string(), id: z.number(), key: z.string().optional() }),
       result: place,
     },
+    /** The same, under a key of its own, so that a client may send it again by itself. */
+    sayOnce: { params: z.object({ room: z.string(), id: z.number() }), result: place, idempotent: true },
     look: {
       params: z.object({ room: z.string() }),
       result: z.object({
