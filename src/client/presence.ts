@@ -15,14 +15,15 @@ export class PresenceView implements Presence<unknown> {
   #members: readonly Member<unknown>[] = [];
   readonly #byKey = new Map<string, Member<unknown>>();
   readonly #listeners = new Listeners<{ change: readonly Member<unknown>[] }>();
-  readonly #read: () => Promise<unknown>;
+  readonly #read: () => void;
   /** Whether the members are known: not before the first snapshot, nor where they are too many. */
   #isKnown = false;
   #isReading = false;
   /** What came while a snapshot was under way. */
   #held: Told[] = [];
 
-  constructor(read: () => Promise<unknown>) {
+  /** @param read asks for a snapshot, and gives up only when the connection is lost. */
+  constructor(read: () => void) {
     this.#read = read;
   }
 
@@ -37,11 +38,12 @@ export class PresenceView implements Presence<unknown> {
   /** An answer that may hold all members, or only their number. */
   snapshot({ members, count }: Told): void {
     if (count === undefined) return; // not in this answer
+    this.#isReading = false;
     this.#byKey.clear();
     for (const member of members ?? []) this.#byKey.set(member.key, member);
     this.#isKnown = members !== undefined;
     this.count = count;
-    for (const held of this.#held.splice(0)) this.#apply(held);
+    for (const held of this.#held.splice(0)) if (members) this.#apply(held);
     this.#tell();
   }
 
@@ -61,18 +63,12 @@ export class PresenceView implements Presence<unknown> {
     if (this.#isReading || !(this.#isKnown || this.count)) return;
     this.#isReading = true;
     this.#isKnown = false;
-    // Away: the next connection brings a snapshot.
-    void this.#read().then(
-      (told) => {
-        this.#isReading = false;
-        this.snapshot(told as Told);
-      },
-      () => (this.#isReading = false),
-    );
+    this.#read();
   }
 
+  /** Whatever was asked will not be answered; somebody else asks for the next snapshot. */
   disconnected(): void {
-    this.#isKnown = false;
+    this.#isReading = this.#isKnown = false;
     this.#held = [];
   }
 

@@ -99,7 +99,7 @@ class Topic implements Link {
     this.name = name;
     this.#wire = wire;
     this.#onEnd = onEnd;
-    this.presence = new PresenceView(() => this.#wire.calls.request("$/presence", { topic: name }, {}));
+    this.presence = new PresenceView(() => this.ask("$/presence", {}));
   }
 
   enter(subscription: Subscription, up: boolean): void {
@@ -168,17 +168,19 @@ class Topic implements Link {
     this.#questions.clear();
   }
 
-  ask(method: string, params: object, by: Subscription, answer: (page: PageFrame) => void): void {
+  /** @param by none: only the presence is of interest, which is in other answers too. */
+  ask(method: string, params: object, by?: Subscription, answer?: (page: PageFrame) => void): void {
     // It may have left in the middle of a page, by a listener.
-    if (!this.#subscriptions.has(by)) return;
-    const asker = { by, answer };
+    if (by && !this.#subscriptions.has(by)) return;
+    const askers = by && answer ? [{ by, answer }] : [];
     const what = method + JSON.stringify(params);
     for (const question of this.#questions) {
       // An answer that was under way before the last frame came might not know of it.
-      if (question.what === what && question.frames === this.#frames) return void question.asked.push(asker);
+      if (question.what === what && question.frames === this.#frames)
+        return void question.asked.push(...askers);
     }
     const { id, ended } = this.#wire.calls.begin(method, { topic: this.name, ...params });
-    const question: Question = { id, what, frames: this.#frames, asked: [asker] };
+    const question: Question = { id, what, frames: this.#frames, asked: askers };
     this.#questions.add(question);
     ended.then(
       (result) => {
@@ -194,6 +196,7 @@ class Topic implements Link {
   }
 
   #failed(error: RpcError, { asked }: Question): void {
+    this.presence.disconnected();
     if (!PASSING.includes(error.reason)) {
       for (const { by } of asked) {
         // The server may have let it in before it failed.

@@ -8,6 +8,8 @@ import { join } from "node:path";
 import { connect, RpcError, type Subscription, type SubscriptionState } from "harpia/client";
 import { sqlite } from "harpia/sqlite";
 import { testApp } from "harpia/testing";
+import { BrokerError } from "../../src/broker/broker.js";
+import { MemoryBroker } from "../../src/broker/memory.js";
 import { until } from "../support/app.js";
 import { Events } from "../support/log.js";
 import { topicApp, topics } from "../support/topics.js";
@@ -453,6 +455,24 @@ describe("presence", () => {
     all[3]!.unsubscribe();
     await until(() => presence.members.length === 3);
     expect(presence.count).toBe(3);
+  });
+
+  test("is asked for again, after a while, where the broker was away", async () => {
+    const broker = new MemoryBroker();
+    const made = topicApp({ broker });
+    await using t = await testApp(made.app);
+    const clients = ["ada", "bob", "cyd", "dan"].map((token) => t.connect(topics, { token }));
+    const all = clients.map((client) => client.subscribe("lobby/:room", room));
+    const { presence } = all[0]!;
+    await until(() => presence.count === 4 && presence.members.length === 0);
+    const list = broker.presence.list.bind(broker.presence);
+    let failures = 0;
+    broker.presence.list = (topic) =>
+      failures++ < 5 ? Promise.reject(new BrokerError("BROKER_UNAVAILABLE", "away")) : list(topic);
+    all[3]!.unsubscribe();
+    await until(() => presence.members.length === 3);
+    expect(failures).toBeGreaterThan(5);
+    expect(all[0]!.state).toBe("live");
   });
 });
 
