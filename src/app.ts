@@ -90,7 +90,7 @@ export class Harpia {
     void this.#hub.relay.onCommand("disconnect", (order) => void this.#disconnect(order));
     if (options.maxConnections === undefined) this.#hub.settings.maxConnections = defaultMaxConnections();
     this.#broker.onReconnect = () => {
-      for (const topics of this.#topics) topics.compare().catch(() => {}); // away again: then it comes back again
+      for (const topics of this.#topics) void topics.poll();
     };
     const { connections, counters } = this.#hub;
     this.websocket = { connections, counters };

@@ -80,9 +80,21 @@ export interface Member {
   readonly info: string;
 }
 
-/** Who is where: (topic, key, owner), each with a lease. A key is there while any owner holds a lease for it. */
+/** Who is in a topic, as the store has it. */
+export interface Members {
+  /** Each key once, with the info that was given last. */
+  readonly members: Member[];
+  /** Another one than before: leases may have been lost, so whoever is missing may well be there. */
+  readonly epoch: string;
+}
+
+/**
+ * Who is where: (topic, key, owner), each with a lease. A key is there while any owner holds a lease for it. What a call
+ * changes of what `list` shows of its key is published to the topic, without history, in the order in which it is
+ * stored; presence.ts has the payload. That a lease ended is not.
+ */
 export interface Presence {
-  /** Adds, renews, or replaces `info`. `appeared`: the key was not there before. */
+  /** Adds an owner, renews its lease, or gives another `info`. `appeared`: the key was not there before. */
   put(
     topic: string,
     key: string,
@@ -92,8 +104,7 @@ export interface Presence {
   ): Promise<{ appeared: boolean }>;
   /** `vanished`: that was the key's last owner. */
   remove(topic: string, key: string, owner: string): Promise<{ vanished: boolean }>;
-  /** Each key once, with the info that was put last. */
-  list(topic: string): Promise<Member[]>;
+  list(topic: string): Promise<Members>;
 }
 
 export interface BrokerHealth {
@@ -108,7 +119,10 @@ export interface Broker {
   readonly name: string;
   /** Whether other processes use it too: then positions are polled, leases renewed, and commands sent around. */
   readonly shared: boolean;
-  /** Called when the feed was interrupted and is live again: something may have been missed. harpia sets it. */
+  /**
+   * Called when it, or a part of it, was away and is there again, perhaps more than once: something may have been
+   * missed, and leases may be over. harpia sets it.
+   */
   onReconnect?: (() => void) | undefined;
   /**
    * Assigns the next offset and stores (with history), and delivers to every subscriber in every process, in order.

@@ -99,10 +99,12 @@ class Topic {
 /** The default broker: one process, nothing installed, nothing kept beyond it. */
 export class MemoryBroker implements Broker {
   readonly name = "memory";
-  readonly shared = false;
-  readonly presence = new MemoryPresence();
+  readonly shared: boolean = false;
   readonly #topics = new Map<string, Topic>();
   readonly #plain = new Feeds();
+  readonly presence = new MemoryPresence((topic, payload) =>
+    this.#plain.send(topic, { position: undefined, payload, except: undefined }),
+  );
   #sweeper: ReturnType<typeof setInterval> | undefined;
   #closed = false;
 

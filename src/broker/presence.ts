@@ -1,6 +1,26 @@
-// Presence of one process, in memory: for the brokers that nobody else shares.
+// Presence of one process, in memory, for the brokers that nobody else shares; and how every broker says what changed.
 
-import { closed, type Member, type Presence } from "./broker.js";
+import { closed, type Members, newEpoch, type Presence } from "./broker.js";
+
+/** What became of a key: its info is another now, or it has gone. */
+export interface Change {
+  readonly key: string;
+  /** JSON; `undefined`: nobody holds a lease for it any more. */
+  readonly info: string | undefined;
+}
+
+/** A change as it is published: the key as JSON, a line feed, and the info, which the head is followed by. */
+export function changeHead(key: string): string {
+  return `${JSON.stringify(key)}\n`;
+}
+
+export function changeIn(payload: string): Change {
+  const line = payload.indexOf("\n");
+  return {
+    key: JSON.parse(payload.slice(0, line)) as string, // as `changeHead` has written it
+    info: payload.slice(line + 1) || undefined,
+  };
+}
 
 interface Lease {
   info: string;
@@ -9,9 +29,15 @@ interface Lease {
 }
 
 export class MemoryPresence implements Presence {
-  /** topic → key → owner; the owner that was put last stands last. */
+  /** topic → key → owner; the owner whose info was given last stands last. */
   readonly #topics = new Map<string, Map<string, Map<string, Lease>>>();
+  readonly #publish: (topic: string, payload: string) => void;
+  readonly #epoch = newEpoch();
   #closed = false;
+
+  constructor(publish: (topic: string, payload: string) => void) {
+    this.#publish = publish;
+  }
 
   async put(
     topic: string,
@@ -25,10 +51,12 @@ export class MemoryPresence implements Presence {
     if (keys === undefined) this.#topics.set(topic, (keys = new Map()));
     let owners = keys.get(key);
     if (owners === undefined) keys.set(key, (owners = new Map()));
-    const appeared = !isThere(owners);
-    owners.delete(owner);
+    const before = newest(owners);
+    // A lease that is only renewed keeps its place: what others said since then stands.
+    if (owners.get(owner)?.info !== info) owners.delete(owner);
     owners.set(owner, { info, until: performance.now() + leaseMs });
-    return { appeared };
+    this.#tell(topic, key, before, newest(owners));
+    return { appeared: before === undefined };
   }
 
   async remove(topic: string, key: string, owner: string): Promise<{ vanished: boolean }> {
@@ -36,37 +64,42 @@ export class MemoryPresence implements Presence {
     const keys = this.#topics.get(topic);
     const owners = keys?.get(key);
     if (keys === undefined || owners === undefined) return { vanished: false };
-    const was = isThere(owners) !== undefined;
+    const before = newest(owners);
     owners.delete(owner);
-    const vanished = was && !isThere(owners);
+    const after = newest(owners);
     if (owners.size === 0) keys.delete(key);
     if (keys.size === 0) this.#topics.delete(topic);
-    return { vanished };
+    this.#tell(topic, key, before, after);
+    return { vanished: before !== undefined && after === undefined };
   }
 
-  async list(topic: string): Promise<Member[]> {
+  async list(topic: string): Promise<Members> {
     if (this.#closed) throw closed();
-    const members: Member[] = [];
+    const members = [];
     for (const [key, owners] of this.#topics.get(topic) ?? []) {
-      const live = isThere(owners);
-      if (live) members.push({ key, info: live.info });
+      const info = newest(owners);
+      if (info !== undefined) members.push({ key, info });
     }
-    return members;
+    return { members, epoch: this.#epoch };
   }
 
   close(): void {
     this.#closed = true;
     this.#topics.clear();
   }
+
+  #tell(topic: string, key: string, before: string | undefined, after: string | undefined): void {
+    if (after !== before) this.#publish(topic, changeHead(key) + (after ?? ""));
+  }
 }
 
-/** Drops the leases that are over; the one that was put last, if any is left. */
-function isThere(owners: Map<string, Lease>): Lease | undefined {
-  let last: Lease | undefined;
+/** Drops the leases that are over; of those that are left, the info that was given last. */
+function newest(owners: Map<string, Lease>): string | undefined {
+  let last: string | undefined;
   const now = performance.now();
-  for (const [owner, lease] of owners) {
-    if (lease.until <= now) owners.delete(owner);
-    else last = lease;
+  for (const [owner, { info, until }] of owners) {
+    if (until <= now) owners.delete(owner);
+    else last = info;
   }
   return last;
 }

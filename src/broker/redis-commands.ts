@@ -16,6 +16,8 @@ const PLAIN = { typeMapping: {}, timeout: 0 };
 export class Commands {
   /** The servers, or what they own, may have changed. */
   changed?: () => void;
+  /** A server that was away can be asked again. */
+  reconnected?: () => void;
   readonly #topology: Topology;
   readonly #deadline: Deadline;
   readonly #given: RedisClient | undefined;
@@ -24,8 +26,9 @@ export class Commands {
   #timer: ReturnType<typeof setInterval> | undefined;
   #error: unknown;
   #closed = false;
-  readonly #load = (): void => {
-    for (const { source } of SCRIPTS) this.#given!.sendCommand(["EVAL", source, "0"]).catch(() => {});
+  readonly #ready = (): void => {
+    this.#load();
+    this.reconnected?.();
   };
 
   constructor(topology: Topology, deadline: Deadline, given: RedisClient | undefined) {
@@ -33,7 +36,7 @@ export class Commands {
     this.#deadline = deadline;
     this.#given = given;
     if (given) {
-      given.on("ready", this.#load);
+      given.on("ready", this.#ready);
       if (given.isReady) this.#load();
       return;
     }
@@ -75,7 +78,7 @@ export class Commands {
   async close(): Promise<void> {
     this.#closed = true;
     clearInterval(this.#timer);
-    this.#given?.off("ready", this.#load);
+    this.#given?.off("ready", this.#ready);
     await Promise.all([...this.#links.values()].map((link) => link.close(closed())));
   }
 
@@ -99,12 +102,21 @@ export class Commands {
     this.changed?.();
   }
 
+  #load(): void {
+    for (const { source } of SCRIPTS) this.#given!.sendCommand(["EVAL", source, "0"]).catch(() => {});
+  }
+
   #link(owner: string): Link {
     let link = this.#links.get(owner);
     if (link === undefined) {
+      let before = false;
       link = new Link({
         make: () => this.#topology.make(owner),
         deadline: this.#deadline,
+        up: () => {
+          if (before) this.reconnected?.();
+          before = true;
+        },
         down: () => {
           if (this.#topology.cluster && !this.#closed) void this.follow();
         },

@@ -56,11 +56,18 @@ local function milliseconds()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end`;
 
+/** `replid()` → the replication id, which names one unbroken history of the data; or nil and an error to be returned. */
+const REPLID = `
+local function replid()
+  local id = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
+  if not id then return nil, redis.error_reply('NOREPLID INFO replication has no master_replid') end
+  return id
+end`;
+
 /**
  * `stand(meta, log, durable)` → epoch, offset. A Redis that was restarted, or promoted, may have lost a tail, and would
- * give its offsets out again. Both show in the replication id, which names one unbroken history of the data: where it is
- * not the one under which the epoch began, a new epoch begins. What is stored stays, under the same offsets. So does
- * the log of a topic whose meta key was evicted.
+ * give its offsets out again. Both show in the replication id: where it is not the one under which the epoch began, a
+ * new epoch begins. What is stored stays, under the same offsets. So does the log of a topic whose meta key was evicted.
  *
  * The first write is one that a full Redis refuses, so nothing is stored half.
  */
@@ -69,8 +76,9 @@ local function stand(meta, log, durable)
   local known = redis.call('HMGET', meta, 'epoch', 'offset', 'history')
   local history = known[3] or 'durable'
   if durable ~= '1' then
-    history = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
-    if not history then return redis.error_reply('NOREPLID INFO replication has no master_replid') end
+    local id, missing = replid()
+    if not id then return missing end
+    history = id
   end
   if known[1] and known[3] == history then
     if redis.call('PTTL', meta) < ${META_TTL_MS - 86_400_000} then redis.call('PEXPIRE', meta, ${META_TTL_MS}) end
@@ -119,6 +127,7 @@ end`;
 /** KEYS meta, log[, idempotency key]. ARGV durable, publish command, channel, header, payload, size, ttl in ms. */
 export const PUBLISH = script(
   NOW,
+  REPLID,
   STAND,
   OPEN,
   OLDEST,
@@ -142,6 +151,7 @@ return position`,
 
 /** KEYS meta, log, meta, log, … ARGV durable. → epoch, offset, epoch, offset, … */
 export const POSITIONS = script(
+  REPLID,
   STAND,
   `
 local reply = {}
@@ -159,6 +169,7 @@ return reply`,
  */
 export const READ = script(
   NOW,
+  REPLID,
   STAND,
   OPEN,
   OLDEST,
@@ -229,41 +240,53 @@ local function without(all, owner)
   return kept
 end`;
 
-/** KEYS presence. ARGV key, owner, info, lease in ms. → 1: the key was not there before. */
+/** KEYS presence. ARGV key, owner, info, lease in ms, publish command, channel, head. → 1: the key was not there before. */
 export const PUT = script(
   NOW,
   OWNERS,
   `
 local now, lease = milliseconds(), tonumber(ARGV[4])
-local there = owners(redis.call('HGET', KEYS[1], ARGV[1]), now)
-local all = without(there, ARGV[2])
-all[#all + 1], all[#all + 2], all[#all + 3] = ARGV[2], now + lease, ARGV[3]
+local all = owners(redis.call('HGET', KEYS[1], ARGV[1]), now)
+local before, renewed = all[#all], false
+for i = 1, #all, 3 do
+  if all[i] == ARGV[2] and all[i + 2] == ARGV[3] then all[i + 1], renewed = now + lease, true end
+end
+if not renewed then
+  all = without(all, ARGV[2])
+  all[#all + 1], all[#all + 2], all[#all + 3] = ARGV[2], now + lease, ARGV[3]
+end
 redis.call('HSET', KEYS[1], ARGV[1], cmsgpack.pack(all))
 if redis.call('PTTL', KEYS[1]) < lease then redis.call('PEXPIRE', KEYS[1], lease) end
-return #there == 0 and 1 or 0`,
+if all[#all] ~= before then redis.call(ARGV[5], ARGV[6], ARGV[7] .. all[#all]) end
+return before and 0 or 1`,
 );
 
-/** KEYS presence. ARGV key, owner. → 1: that was the key's last owner. */
+/** KEYS presence. ARGV key, owner, publish command, channel, head. → 1: that was the key's last owner. */
 export const REMOVE = script(
   NOW,
   OWNERS,
   `
 local there = owners(redis.call('HGET', KEYS[1], ARGV[1]), milliseconds())
 local left = without(there, ARGV[2])
-if #left == 0 then
+local before, after = there[#there], left[#left]
+if not after then
   redis.call('HDEL', KEYS[1], ARGV[1])
 elseif #left < #there then
   redis.call('HSET', KEYS[1], ARGV[1], cmsgpack.pack(left))
 end
-return #there > 0 and #left == 0 and 1 or 0`,
+if after ~= before then redis.call(ARGV[3], ARGV[4], ARGV[5] .. (after or '')) end
+return before and not after and 1 or 0`,
 );
 
-/** KEYS presence. → key, info, key, info, … Forgets the keys of which nobody is left. */
+/** KEYS presence. ARGV durable. → epoch, key, info, key, info, … Forgets the keys of which nobody is left. */
 export const LIST = script(
   NOW,
+  REPLID,
   OWNERS,
   `
-local now, reply = milliseconds(), {}
+local epoch, missing = replid()
+if not epoch and ARGV[1] ~= '1' then return missing end
+local now, reply = milliseconds(), { epoch or '' }
 local all = redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
   local there = owners(all[i + 1], now)

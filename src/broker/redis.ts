@@ -108,8 +108,14 @@ class RedisBroker implements Broker {
     this.#feed.lost = () => {
       if (this.#topology.cluster && !this.#closing) void this.#commands.follow();
     };
-    this.#feed.reconnected = () => this.onReconnect?.();
-    this.presence = new RedisPresence(this.#commands, (topic) => this.#keys(topic));
+    // Both: which of the two connections comes back first is chance, and to make good what was missed takes both.
+    this.#feed.reconnected = this.#commands.reconnected = () => this.onReconnect?.();
+    this.presence = new RedisPresence({
+      commands: this.#commands,
+      keys: (topic) => this.#keys(topic),
+      publish: this.#publish,
+      durable: this.#durable,
+    });
   }
 
   async publish(topic: string, payload: string, options: PublishOptions): Promise<Position | undefined> {

@@ -51,12 +51,14 @@ interface Pending extends Draft {
 class SqliteBroker implements Broker {
   readonly name = "sqlite";
   readonly shared = false;
-  readonly presence = new MemoryPresence();
   readonly #file: SqliteFile;
   readonly #log: SqliteLog;
   readonly #feeds = new Feeds();
   /** Of topics without history. */
   readonly #plain = new Feeds();
+  readonly presence = new MemoryPresence((topic, payload) =>
+    this.#plain.send(topic, { position: undefined, payload, except: undefined }),
+  );
   #pending: Pending[] = [];
   #sweeper: ReturnType<typeof setTimeout> | undefined;
   #sweepsSoon = false;

@@ -1,14 +1,12 @@
 // Who is present in one topic, as this process has told it to its clients: joins and leaves, batched, and made good
 // by comparing with the broker's list.
 
-import { type Broker, BrokerError, type Member, type Subscription } from "../broker/broker.js";
+import { type Broker, BrokerError, type Members, type Subscription } from "../broker/broker.js";
+import { changeIn } from "../broker/presence.js";
 import { encodeNotification } from "../contract/frames.js";
 import type { Feed } from "./feed.js";
 
 const BATCH_MS = 50;
-
-/** `info` is JSON; `null`: the member has gone. */
-type Change = { key: string; info: string | null };
 
 export class Roster {
   readonly #feed: Feed;
@@ -16,14 +14,24 @@ export class Roster {
   readonly #key: string;
   readonly #max: number;
   readonly #lease: number;
-  /** What clients have been told, or are about to be. */
-  #told = new Map<string, string>();
-  readonly #pending = new Map<string, string | null>();
+  /** What clients have been told, or are about to be: info by key. */
+  readonly #told = new Map<string, string>();
+  /** What they are about to be told; `undefined`: the member has gone. */
+  readonly #pending = new Map<string, string | undefined>();
   #flush: ReturnType<typeof setTimeout> | undefined;
-  #look: ReturnType<typeof setTimeout> | undefined;
   /** Members whose connection is one of this process: key by owner. */
   readonly #own = new Map<string, { key: string; info: string }>();
   #subscription: Promise<Subscription> | undefined;
+  /** The list that is on its way, and the one after it. */
+  #listing: Promise<void> | undefined;
+  #next: Promise<void> | undefined;
+  /** Keys that were heard of since the list that is on its way was asked for. */
+  readonly #heard = new Set<string>();
+  #epoch: string | undefined;
+  #renewedAt = performance.now();
+  /** Until then nobody is taken for gone because a list lacks them. */
+  #doubtUntil = 0;
+  #ended = false;
 
   constructor(feed: Feed, broker: Broker, key: string, { max, leaseMs }: { max: number; leaseMs: number }) {
     this.#feed = feed;
@@ -39,8 +47,9 @@ export class Roster {
     this.#subscription ??= this.#broker.subscribe(
       this.#key,
       ({ payload }) => {
-        const change = JSON.parse(payload) as Change;
-        this.#note(change.key, change.info);
+        const { key, info } = changeIn(payload);
+        if (this.#listing) this.#heard.add(key);
+        this.#note(key, info);
       },
       { history: false },
     );
@@ -60,8 +69,7 @@ export class Roster {
 
   async enter(owner: string, key: string, info: string): Promise<void> {
     this.#own.set(owner, { key, info });
-    const { appeared } = await this.#broker.presence.put(this.#key, key, owner, info, this.#lease);
-    if (appeared) await this.#tell({ key, info });
+    await this.#broker.presence.put(this.#key, key, owner, info, this.#lease);
   }
 
   /** Never rejects: a member that could not be removed goes when its lease ends. */
@@ -69,60 +77,72 @@ export class Roster {
     const member = this.#own.get(owner);
     if (member === undefined) return;
     this.#own.delete(owner);
-    try {
-      const { vanished } = await this.#broker.presence.remove(this.#key, member.key, owner);
-      if (vanished) await this.#tell({ key: member.key, info: null });
-      // Another connection of the same member stays, and what it said of it may be something else.
-      else this.#look ??= setTimeout(() => this.#lookAgain(), BATCH_MS);
-    } catch (error) {
-      if (!(error instanceof BrokerError)) throw error;
-    }
+    await this.#broker.presence.remove(this.#key, member.key, owner).catch(ifAway);
   }
 
   /** All members as JSON for an answer: `"members":[…],"count":n`, or only the count when there are too many. */
   async snapshot(): Promise<string> {
-    const members = await this.#list();
-    const count = `"count":${members.length}`;
-    if (members.length > this.#max) return count;
-    return `"members":[${members.map(({ key, info }) => memberJson(key, info)).join(",")}],${count}`;
+    await this.#list();
+    const count = `"count":${this.#told.size}`;
+    if (this.#told.size > this.#max) return count;
+    return `"members":[${[...this.#told].map(([key, info]) => memberJson(key, info)).join(",")}],${count}`;
   }
 
-  /** Renews the leases of our own, and finds what changed without our hearing of it. */
+  /** Renews the leases of our own, and finds what changed without our hearing of it. Never rejects: it comes again. */
   async renew(): Promise<void> {
     const { presence } = this.#broker;
-    await Promise.all(
-      [...this.#own].map(([owner, { key, info }]) => presence.put(this.#key, key, owner, info, this.#lease)),
-    );
-    await this.#list();
+    try {
+      const own = [...this.#own];
+      await Promise.all(
+        own.map(([owner, { key, info }]) => presence.put(this.#key, key, owner, info, this.#lease)),
+      );
+      await this.#list();
+      this.#renewedAt = performance.now();
+    } catch (error) {
+      ifAway(error);
+    }
   }
 
   async end(): Promise<void> {
+    this.#ended = true;
     clearTimeout(this.#flush);
-    clearTimeout(this.#look);
-    this.#pending.clear();
     const subscription = await this.#subscription?.catch(() => undefined);
     await subscription?.unsubscribe().catch(() => {}); // a broker that is away has forgotten us by itself
   }
 
-  async #list(): Promise<Member[]> {
-    const members = await this.#broker.presence.list(this.#key);
-    const truth = new Map(members.map(({ key, info }) => [key, info]));
-    for (const key of this.#told.keys()) if (!truth.has(key)) this.#note(key, null);
-    for (const [key, info] of truth) if (this.#told.get(key) !== info) this.#note(key, info);
-    return members;
+  /** What is asked for while a list is on its way gets the next one, all of it the same: this one may be too old. */
+  #list(): Promise<void> {
+    if (this.#listing === undefined) {
+      this.#heard.clear();
+      this.#listing = this.#broker.presence
+        .list(this.#key)
+        .then((members) => this.#compare(members))
+        .finally(() => (this.#listing = undefined));
+      return this.#listing;
+    }
+    const again = (): Promise<void> => {
+      this.#next = undefined;
+      return this.#list();
+    };
+    return (this.#next ??= this.#listing.then(again, again));
   }
 
-  #lookAgain(): void {
-    this.#look = undefined;
-    this.#list().catch(() => {}); // away: then the next look finds it
+  #compare({ members, epoch }: Members): void {
+    const now = performance.now();
+    // The store has lost leases, or nobody could renew theirs: whoever is there says so within the time of a lease.
+    const lost = this.#epoch !== undefined && epoch !== this.#epoch;
+    if (lost || now - this.#renewedAt > this.#lease / 2) this.#doubtUntil = now + this.#lease;
+    this.#epoch = epoch;
+    const listed = new Map(members.map(({ key, info }) => [key, info]));
+    // What was heard meanwhile is newer than the list, or all that is newer than it is still to come.
+    for (const key of this.#told.keys())
+      if (!listed.has(key) && !this.#heard.has(key) && now >= this.#doubtUntil) this.#note(key, undefined);
+    for (const [key, info] of listed) if (!this.#heard.has(key)) this.#note(key, info);
   }
 
-  async #tell(change: Change): Promise<void> {
-    await this.#broker.publish(this.#key, JSON.stringify(change), {});
-  }
-
-  #note(key: string, info: string | null): void {
-    if (info === null) this.#told.delete(key);
+  #note(key: string, info: string | undefined): void {
+    if (this.#ended || this.#told.get(key) === info) return;
+    if (info === undefined) this.#told.delete(key);
     else this.#told.set(key, info);
     this.#pending.set(key, info);
     this.#flush ??= setTimeout(() => this.#send(), BATCH_MS);
@@ -138,7 +158,7 @@ export class Roster {
     const join: string[] = [];
     const leave: string[] = [];
     for (const [key, info] of this.#pending) {
-      if (info === null) leave.push(JSON.stringify(key));
+      if (info === undefined) leave.push(JSON.stringify(key));
       else join.push(memberJson(key, info));
     }
     this.#pending.clear();
@@ -152,4 +172,9 @@ export class Roster {
 
 function memberJson(key: string, info: string): string {
   return `{"key":${JSON.stringify(key)},"info":${info}}`;
+}
+
+/** For what is done again anyway: passes on any error but that the broker is away. */
+export function ifAway(error: unknown): void {
+  if (!(error instanceof BrokerError)) throw error;
 }

@@ -1,7 +1,7 @@
 // The topics of one channel on this process: their names, the feeds of those that somebody here is subscribed to, and
 // publishing. What one connection is subscribed to is in subscriptions.ts.
 
-import { type Broker, BrokerError, type PageLimits, type Position, type Range } from "../broker/broker.js";
+import { type Broker, type PageLimits, type Position, type Range } from "../broker/broker.js";
 import type { Contract, Topic } from "../contract/contract.js";
 import { RpcError } from "../contract/rpc-error.js";
 import { validate } from "../contract/schema.js";
@@ -13,7 +13,7 @@ import { RESERVED_TOPIC, type ServerWebSocket } from "../server/socket.js";
 import { Feed } from "./feed.js";
 import type { HistoryPage, HistoryRange, TopicHandle } from "./implementation.js";
 import { mismatch } from "./method.js";
-import { Roster } from "./roster.js";
+import { ifAway, Roster } from "./roster.js";
 
 const POLLED_AT_ONCE = 500;
 /** A lease that nobody renews ends after so many polls, 30 s, and with it the members of a process that died. */
@@ -100,7 +100,7 @@ export class Topics {
         : undefined;
       topic = { feed, roster, definition, params };
       this.#open.set(name, topic);
-      this.#poller ??= setInterval(() => void this.#poll(), Topics.pollMs).unref();
+      this.#poller ??= setInterval(() => void this.poll(), Topics.pollMs).unref();
     }
     topic.feed.users++;
     return topic;
@@ -143,8 +143,22 @@ export class Topics {
     if (this.#excepted.size > 0) this.#excepted.delete(ws.id);
   }
 
-  /** The feed was interrupted: something may have been missed. */
-  async compare(): Promise<void> {
+  /**
+   * Makes good what was missed, and renews what would end: every `pollMs`, and when the broker was away. Never rejects:
+   * what could not be done is done by the next one, and `health` says why.
+   */
+  async poll(): Promise<void> {
+    const topics = [...this.#open.values()];
+    const compared = this.broker.shared ? this.#compare().catch(ifAway) : undefined;
+    const rosters = this.broker.shared ? topics.flatMap(({ roster }) => roster ?? []) : [];
+    // Not after the positions: one server of a cluster that is away must not end the leases on the others.
+    for (let start = 0; start < rosters.length; start += POLLED_AT_ONCE)
+      await Promise.all(rosters.slice(start, start + POLLED_AT_ONCE).map((roster) => roster.renew()));
+    await compared;
+    for (const { feed } of topics) if (feed.position !== feed.announced) feed.announce();
+  }
+
+  async #compare(): Promise<void> {
     const feeds = [...this.#open.values()].map(({ feed }) => feed).filter((feed) => feed.history);
     for (let start = 0; start < feeds.length; start += POLLED_AT_ONCE) {
       const some = feeds.slice(start, start + POLLED_AT_ONCE);
@@ -165,7 +179,7 @@ export class Topics {
       publish: (data, options = NO_OPTIONS) => this.#publish(key, definition, data, options),
       history: (range) => this.#history(name, definition, range),
       members: async () => {
-        const members = await this.broker.presence.list(this.#presenceKeyOf(name));
+        const { members } = await this.broker.presence.list(this.#presenceKeyOf(name));
         return members.map(({ key, info }) => ({ key, info: JSON.parse(info) as never }));
       },
       subscribers: () => this.#open.get(name)?.feed.subscribers.size ?? 0,
@@ -246,19 +260,6 @@ export class Topics {
     if (this.#open.size > 0) return;
     clearInterval(this.#poller);
     this.#poller = undefined;
-  }
-
-  async #poll(): Promise<void> {
-    try {
-      if (this.broker.shared) await this.compare();
-      for (const { feed, roster } of this.#open.values()) {
-        if (feed.position !== feed.announced) feed.announce();
-        if (this.broker.shared) await roster?.renew();
-      }
-    } catch (error) {
-      if (!(error instanceof BrokerError)) throw error;
-      // The broker is away; `health` says so, and the next poll comes.
-    }
   }
 
   #keyOf(name: string): string {

@@ -6,6 +6,7 @@ import fc from "fast-check";
 import {
   type Broker,
   type HistoryOptions,
+  type Members,
   type Page,
   type PageLimits,
   type Position,
@@ -13,6 +14,7 @@ import {
   type Range,
   type StoredMessage,
 } from "../../src/broker/broker.js";
+import { changeIn } from "../../src/broker/presence.js";
 
 export interface Conformance {
   /** Closes a broker in good order and opens its store again. For brokers that keep what they have. */
@@ -588,13 +590,13 @@ export function conformance(
       expect(puts.filter(({ appeared }) => appeared).length).toBe(1);
       const removes = await Promise.all(owners.map((owner) => presence.remove(topic, "k", owner)));
       expect(removes.filter(({ vanished }) => vanished).length).toBe(1);
-      expect(await presence.list(topic)).toEqual([]);
+      expect(await members(presence.list(topic))).toEqual([]);
     });
 
     it("lists each key once, with the info put last, topic by topic", async () => {
       const { presence } = await open();
       const [topic, other] = [fresh(), fresh()];
-      expect(await presence.list(topic)).toEqual([]);
+      expect(await members(presence.list(topic))).toEqual([]);
       await presence.put(topic, "ada", "1", `{"n":1}`, 60_000);
       await presence.put(topic, "ada", "2", `{"n":2}`, 60_000);
       await presence.put(topic, "bob\0 '漢😀", "1", `{"s":"\\"漢"}`, 60_000);
@@ -606,8 +608,61 @@ export function conformance(
       await presence.put(topic, "ada", "1", `{"n":3}`, 60_000);
       expect((await members(presence.list(topic)))[0]).toEqual(["ada", `{"n":3}`]);
       await presence.remove(topic, "ada", "1");
-      expect((await members(presence.list(topic)))[0]![0]).toBe("ada");
+      expect((await members(presence.list(topic)))[0]).toEqual(["ada", `{"n":2}`]);
       expect(await members(presence.list(other))).toEqual([["cyd", "{}"]]);
+    });
+
+    it("publishes what changes of a key: that it came, its info, that it went; and nothing else", async () => {
+      const broker = await open();
+      const { presence } = broker;
+      const topic = fresh();
+      const heard = await changes(broker, topic);
+      const key = "bob\n\0 '漢😀";
+      await presence.put(topic, "ada", "1", `{"n":1}`, 60_000);
+      await presence.put(topic, "ada", "1", `{"n":1}`, 60_000);
+      await presence.put(topic, key, "1", `"\\n漢"`, 60_000);
+      await presence.put(topic, "ada", "2", `{"n":1}`, 60_000);
+      await presence.put(topic, "ada", "2", `{"n":2}`, 60_000);
+      await presence.remove(topic, "ada", "1");
+      await presence.put(topic, "ada", "3", `{"n":3}`, 60_000);
+      await presence.remove(topic, "ada", "3");
+      await presence.remove(topic, "ada", "3");
+      await presence.remove(topic, "ada", "2");
+      await presence.remove(topic, key, "1");
+      await presence.remove(topic, key, "1");
+      await heard.until(7);
+      expect(heard.told).toEqual([
+        ["ada", `{"n":1}`],
+        [key, `"\\n漢"`],
+        ["ada", `{"n":2}`],
+        ["ada", `{"n":3}`],
+        ["ada", `{"n":2}`],
+        ["ada"],
+        [key],
+      ]);
+    });
+
+    it("shows the info that was given last, not that of the lease that was renewed last", async () => {
+      const broker = await open();
+      const { presence } = broker;
+      const topic = fresh();
+      await presence.put(topic, "ada", "1", `{"n":1}`, 60_000);
+      await presence.put(topic, "ada", "2", `{"n":2}`, 60_000);
+      const heard = await changes(broker, topic);
+      await presence.put(topic, "ada", "1", `{"n":1}`, 60_000);
+      expect(await members(presence.list(topic))).toEqual([["ada", `{"n":2}`]]);
+      await presence.put(topic, "last", "1", "{}", 60_000);
+      await heard.until(1);
+      expect(heard.told).toEqual([["last", "{}"]]);
+    });
+
+    it("keeps its epoch for as long as no leases are lost", async () => {
+      const { presence } = await open();
+      const topic = fresh();
+      const { epoch } = await presence.list(topic);
+      await presence.put(topic, "ada", "1", "{}", 60_000);
+      await presence.remove(topic, "ada", "1");
+      expect(await presence.list(topic)).toEqual({ members: [], epoch });
     });
 
     it("ends with the lease, which a put renews", async () => {
@@ -618,7 +673,7 @@ export function conformance(
       await presence.put(topic, "renewed", "1", "{}", 60_000);
       await presence.put(topic, "merged", "1", "{}", SHORT * 1000);
       await presence.put(topic, "merged", "2", "{}", 60_000);
-      await poll(async () => !(await presence.list(topic)).some(({ key }) => key === "short"));
+      await poll(async () => !(await presence.list(topic)).members.some(({ key }) => key === "short"));
       expect((await members(presence.list(topic))).map(([key]) => key)).toEqual(["merged", "renewed"]);
       expect(await presence.put(topic, "short", "2", "{}", 60_000)).toEqual({ appeared: true });
       expect(await presence.remove(topic, "merged", "2")).toEqual({ vanished: true });
@@ -770,8 +825,33 @@ export function conformance(
         expect(await one.presence.put(topic, "ada", "1", "{}", 60_000)).toEqual({ appeared: true });
         expect(await two.presence.put(topic, "ada", "2", "{}", 60_000)).toEqual({ appeared: false });
         expect(await one.presence.remove(topic, "ada", "1")).toEqual({ vanished: false });
-        expect(await two.presence.list(topic)).toEqual([{ key: "ada", info: "{}" }]);
+        expect(await members(two.presence.list(topic))).toEqual([["ada", "{}"]]);
         expect(await two.presence.remove(topic, "ada", "2")).toEqual({ vanished: true });
+      });
+
+      it("publishes what changes of a key in the order in which it is stored", async () => {
+        const brokers = [await open(), keep(await peer())];
+        const topic = fresh();
+        const heard = [await changes(brokers[0]!, topic), await changes(brokers[1]!, topic)];
+        await Promise.all(
+          range(1, 200).map(async (i) => {
+            const { presence } = brokers[i % 2]!;
+            await presence.put(topic, `key ${i % 5}`, `${i}`, `${i}`, 60_000);
+            await Bun.sleep(i % 7);
+            if (i % 3 > 0) await presence.remove(topic, `key ${i % 5}`, `${i}`);
+          }),
+        );
+        await brokers[0]!.presence.put(topic, "last", "1", "{}", 60_000);
+        const stored = await members(brokers[1]!.presence.list(topic));
+        for (const each of heard) {
+          await poll(() => each.told.at(-1)?.[0] === "last");
+          const shown = new Map<string, string>();
+          for (const [key, info] of each.told)
+            if (info === undefined) shown.delete(key!);
+            else shown.set(key!, info);
+          expect([...shown].sort(([a], [b]) => (a < b ? -1 : 1))).toEqual(stored);
+          expect(each.told).toEqual(heard[0]!.told);
+        }
       });
     });
   }
@@ -863,8 +943,19 @@ function range(from: number, to: number): number[] {
   return Array.from({ length: Math.max(0, to - from + 1) }, (_, i) => from + i);
 }
 
-async function members(list: Promise<{ key: string; info: string }[]>): Promise<[string, string][]> {
-  const all = (await list).map(({ key, info }): [string, string] => [key, info]);
+/** What `presence.put` and `remove` have published, in order: key and info. */
+async function changes(broker: Broker, topic: string): Promise<Heard & { readonly told: string[][] }> {
+  const heard = await listen(broker, topic, false);
+  const told = (): string[][] =>
+    heard.payloads.map((payload) => {
+      const { key, info } = changeIn(payload);
+      return info === undefined ? [key] : [key, info];
+    });
+  return Object.defineProperty(heard, "told", { get: told }) as Heard & { told: string[][] };
+}
+
+async function members(list: Promise<Members>): Promise<[string, string][]> {
+  const all = (await list).members.map(({ key, info }): [string, string] => [key, info]);
   return all.sort(([a], [b]) => (a < b ? -1 : 1));
 }
 

@@ -62,7 +62,7 @@ it("works over TLS, as a user who may do no more than it needs", async () => {
   expect(heard.payloads).toEqual(["a", "b"]);
   expect(await readAll(broker, "tls")).toEqual(["a"]);
   await broker.presence.put("tls", "k", "o", "{}", 60_000);
-  expect(await broker.presence.list("tls")).toEqual([{ key: "k", info: "{}" }]);
+  expect((await broker.presence.list("tls")).members).toEqual([{ key: "k", info: "{}" }]);
   expect(await broker.presence.remove("tls", "k", "o")).toEqual({ vanished: true });
   await heard.stop();
   expect(String(await server.command("ACL", "LOG"))).toBe("");

@@ -6,7 +6,7 @@ import {
   BrokerError,
   type BrokerHealth,
   type Deliver,
-  type Member,
+  type Members,
   type Page,
   type PageLimits,
   type Position,
@@ -53,7 +53,7 @@ export class ChaoticBroker implements Broker {
       },
       // One that fails is made good when its lease ends, after 30 seconds: too long to wait for.
       remove: (topic, key, owner): Promise<{ vanished: boolean }> => inner.presence.remove(topic, key, owner),
-      list: async (topic): Promise<Member[]> => {
+      list: async (topic): Promise<Members> => {
         await this.#mayFail();
         return await inner.presence.list(topic);
       },
