@@ -1,75 +1,41 @@
-// One call or notification of a client, from its frame to its answer. It is answered once, by whoever comes first: the
-// method, its timeout, the client's `$/cancel`; the method is told of the others by its signal.
+// One call or notification of a client that runs for longer than a moment, or waits for that. It is answered once, by
+// whoever comes first: the method, its timeout, the client's `$/cancel`; the method is told of the others by its signal.
 
-import type { Frame, Id } from "../contract/frames.js";
+import type { Id, Request } from "../contract/frames.js";
 import type { RpcError } from "../contract/rpc-error.js";
-import type { ServerWebSocket } from "../server/socket.js";
-import type { ChannelParts, RunningMethod } from "./method.js";
+import { Context } from "./context.js";
 import type { Gate } from "./stream.js";
-import { Slot, type Slots } from "./slots.js";
-
-export type CallFrame = Extract<Frame, { kind: "call" | "notification" }>;
 
 /** Takes the answer to a call: to the client, or into a batch. */
 export type Reply = (text: string, id: Id) => void;
 
 export class Call {
-  readonly channel: ChannelParts;
-  readonly ws: ServerWebSocket;
-  readonly name: string;
-  readonly params: unknown;
-  /** `null` for a notification too. */
-  readonly id: Id;
-  /** UTF-16 units of its frame. */
-  readonly units: number;
+  readonly request: Request;
   readonly reply: Reply;
-  readonly slot: Slot;
-  /** Set when it starts. */
-  method!: RunningMethod;
+  /** Once it runs. */
+  readonly context: Context | undefined;
+  /** UTF-16 units of its frame, while it waits. */
+  readonly units: number;
   /** Whether it is not to be answered any more. */
   answered: boolean;
   /** Of a stream that runs. */
   gate: Gate | undefined = undefined;
-  timer: ReturnType<typeof setTimeout> | undefined = undefined;
-  #controller: AbortController | undefined = undefined;
-  #reason: RpcError | undefined = undefined;
 
-  constructor(
-    channel: ChannelParts,
-    ws: ServerWebSocket,
-    slots: Slots,
-    frame: CallFrame,
-    units: number,
-    reply: Reply,
-  ) {
-    this.channel = channel;
-    this.ws = ws;
-    this.name = frame.method;
-    this.params = frame.params;
-    this.id = frame.kind === "call" ? frame.id : null;
-    this.answered = frame.kind === "notification";
-    this.units = units;
+  constructor(request: Request, reply: Reply, context: Context | undefined, units: number = 0) {
+    this.request = request;
     this.reply = reply;
-    this.slot = new Slot(slots);
+    this.context = context;
+    this.units = units;
+    this.answered = request.id === undefined;
   }
 
-  /** Made when first asked for: most methods never do, and it costs more than the rest of a small call. */
-  get signal(): AbortSignal {
-    if (this.#controller === undefined) {
-      this.#controller = new AbortController();
-      if (this.#reason) this.#controller.abort(this.#reason);
-    }
-    return this.#controller.signal;
+  /** `null` for a notification too. */
+  get id(): Id {
+    return this.request.id ?? null;
   }
 
-  /** Why nobody waits for it any more. */
-  get reason(): RpcError | undefined {
-    return this.#reason;
-  }
-
+  /** Tells its method that nobody waits for it any more, and why. */
   abort(reason: RpcError): void {
-    if (this.#reason) return;
-    this.#reason = reason;
-    this.#controller?.abort(reason);
+    if (this.context) Context.abort(this.context, reason);
   }
 }

@@ -1,12 +1,20 @@
 // The calls of one connection: those that wait for a slot, those that run, and the streams. When too much waits, reading
 // from the connection pauses.
 
-import { encodeError, encodeResult, type ErrorObject, type Id, RPC_CODES } from "../contract/frames.js";
+import {
+  encodeError,
+  encodeResult,
+  type ErrorObject,
+  type Id,
+  type Request,
+  RPC_CODES,
+} from "../contract/frames.js";
 import { RpcError } from "../contract/rpc-error.js";
 import { toError } from "../server/errors.js";
 import { Tokens } from "../server/lane.js";
 import type { ServerWebSocket } from "../server/socket.js";
-import { Call, type CallFrame, type Reply } from "./call.js";
+import { Call, type Reply } from "./call.js";
+import { Context } from "./context.js";
 import { type ChannelParts, internal, type Outcome, type RunningMethod, runMethod } from "./method.js";
 import type { Outbox } from "./outbox.js";
 import { Slot, Slots } from "./slots.js";
@@ -45,9 +53,9 @@ export class Calls {
   }
 
   /** Starts a call, or lets it wait. */
-  add(frame: CallFrame, units: number, reply: Reply): void {
-    const call = new Call(this.#channel, this.#ws, this.#slots, frame, units, reply);
-    if (this.#waiting.size === 0 && this.#mayStart()) return this.#start(call);
+  add(request: Request, units: number, reply: Reply): void {
+    if (this.#waiting.size === 0 && this.#mayStart()) return this.#start(request, reply);
+    const call = new Call(request, reply, undefined, units);
     if (!call.answered) this.#open.set(call.id, call);
     this.#waiting.add(call);
     this.#units += units;
@@ -75,7 +83,7 @@ export class Calls {
     for (const call of this.#waiting) {
       if (!this.#mayStart()) break;
       this.#unqueue(call);
-      this.#start(call);
+      this.#start(call.request, call.reply);
     }
     if (!this.#paused || this.#isFull()) return;
     this.#paused = false;
@@ -111,45 +119,57 @@ export class Calls {
   }
 
   #unqueue(call: Call): void {
-    if (this.#waiting.delete(call)) this.#units -= call.units;
+    if (!this.#waiting.delete(call)) return;
+    this.#units -= call.units;
+    if (this.#open.get(call.id) === call) this.#open.delete(call.id);
   }
 
-  #start(call: Call): void {
-    const method = this.#channel.methods.get(call.name);
+  #start(request: Request, reply: Reply): void {
+    const { method: name, params } = request;
+    const method = this.#channel.methods.get(name);
     if (method === undefined) {
-      const message = `There is no method ${JSON.stringify(call.name.slice(0, 100))}`;
-      return this.#answer(call, { error: { code: RPC_CODES.METHOD_NOT_FOUND, message } });
+      const message = `There is no method ${JSON.stringify(name.slice(0, 100))}`;
+      return this.#reply(request, reply, { error: { code: RPC_CODES.METHOD_NOT_FOUND, message } });
     }
-    call.method = method;
     if (!this.#takeToken(method)) {
-      const message = `Too many calls of ${method.name}`;
-      return this.#answer(call, { error: { code: RPC_CODES.RATE_LIMITED, message } });
+      const message = `Too many calls of ${name}`;
+      return this.#reply(request, reply, { error: { code: RPC_CODES.RATE_LIMITED, message } });
     }
-    if (method.contract.stream) return this.#stream(call);
-    const outcome = this.#slots.run(call.slot, runMethod, call);
+    const context = new Context(this.#ws, this.#slots);
+    if (method.contract.stream) return this.#stream(method, context, request, reply);
+    this.#slots.take();
+    // What a method awaits is told whose call it is part of. One that has never awaited anything is spared that, which
+    // is a twentieth of a small call. If it does so after all, then the first such call, alone, does not lend its slot.
+    const outcome =
+      method.mayLast === false && !Slot.isWithin
+        ? runMethod(method, context, params)
+        : Slot.within(context, runMethod, method, context, params);
     if (!(outcome instanceof Promise)) {
-      call.slot.release();
-      return this.#answer(call, outcome);
+      Context.end(context);
+      return this.#reply(request, reply, outcome);
     }
-    const end = this.#hold(call);
+    const call = new Call(request, reply, context);
+    const end = this.#hold(method, call);
     void outcome.then((outcome) => {
       this.#answer(call, outcome);
-      call.slot.release();
+      Context.end(context);
       end();
       this.next();
     });
   }
 
-  #stream(call: Call): void {
-    if (call.answered) return; // a notification: there is no id to send values for
+  #stream(method: RunningMethod, context: Context, request: Request, reply: Reply): void {
+    if (request.id === undefined) return; // a notification: there is no id to send values for
     if (this.#streams >= MOST_STREAMS) {
       const message = `A connection may read ${MOST_STREAMS} streams at a time`;
-      return this.#answer(call, { error: { code: RPC_CODES.RATE_LIMITED, message } });
+      return this.#reply(request, reply, { error: { code: RPC_CODES.RATE_LIMITED, message } });
     }
     this.#streams++;
-    const end = this.#hold(call);
+    const call = new Call(request, reply, context);
+    const end = this.#hold(method, call);
     const gate = (call.gate = new Gate());
-    void Slot.outside(() => runStream(call, this.#outbox, gate)).then(async ({ outcome, ended }) => {
+    const stream = { method, context, request, gate, outbox: this.#outbox };
+    void Slot.within(undefined, runStream, stream).then(async ({ outcome, ended }) => {
       this.#answer(call, outcome);
       await ended;
       this.#streams--;
@@ -158,19 +178,17 @@ export class Calls {
   }
 
   /** Notes that something runs, for `close`, `$/cancel` and `app.stop()`. @returns what to do when it has ended. */
-  #hold(call: Call): () => void {
+  #hold({ name, timeout }: RunningMethod, call: Call): () => void {
     const { work } = this.#ws.route.hub;
-    const { method } = call;
     work.running++;
     this.#running.add(call);
     if (this.#gone) call.abort(new RpcError("CONNECTION_LOST", "The connection has closed"));
     else if (!call.answered) this.#open.set(call.id, call);
-    if (method.timeout !== undefined) {
-      const message = `${method.name} took longer than ${method.timeout} ms`;
-      call.timer = setTimeout(() => this.#giveUp(call, "TIMEOUT", message), method.timeout);
-    }
+    const timer =
+      timeout &&
+      setTimeout(() => this.#giveUp(call, "TIMEOUT", `${name} took longer than ${timeout} ms`), timeout);
     return () => {
-      clearTimeout(call.timer);
+      clearTimeout(timer);
       this.#running.delete(call);
       work.done();
     };
@@ -183,21 +201,27 @@ export class Calls {
     this.next();
   }
 
+  /** Answers a call that waited, or ran for a while, unless somebody has. */
   #answer(call: Call, outcome: Outcome): void {
-    if (call.answered || this.#gone) return;
+    if (call.answered) return;
     call.answered = true;
     if (this.#open.get(call.id) === call) this.#open.delete(call.id);
-    call.reply(this.#encode(call, outcome), call.id);
+    this.#reply(call.request, call.reply, outcome);
+  }
+
+  #reply(request: Request, reply: Reply, outcome: Outcome): void {
+    const { id } = request;
+    if (id !== undefined && !this.#gone) reply(this.#encode(request, id, outcome), id);
   }
 
   /** A result may be something that JSON cannot say: a BigInt, a circle. */
-  #encode(call: Call, outcome: Outcome): string {
-    const { id, method } = call;
+  #encode({ method: name }: Request, id: Id, outcome: Outcome): string {
     try {
-      const text = "error" in outcome ? encodeError(id, outcome.error) : encodeAnswer(id, outcome.result);
+      const text = outcome.error ? encodeError(id, outcome.error) : encodeAnswer(id, outcome.value);
       if (this.#outbox.fits(text)) return text;
-      return encodeError(id, this.#outbox.tooLarge(`The answer to ${call.name}`));
+      return encodeError(id, this.#outbox.tooLarge(`The answer to ${name}`));
     } catch (error) {
+      const method = this.#channel.methods.get(name)!; // else it had an error, which JSON can say
       const { error: answer } = internal(this.#ws, method, toError(error)) as { error: ErrorObject };
       return encodeError(id, answer);
     }

@@ -11,7 +11,7 @@ import { checkCount, type WebSocketRoute } from "../server/route.js";
 import { ServerWebSocket } from "../server/socket.js";
 import { checkHooks, checkTimeout, LONGEST_TIMER_MS, methodsOf } from "./check.js";
 import type { Live } from "./implementation.js";
-import { type ChannelParts, mismatch } from "./method.js";
+import { type ChannelParts, mismatch, type RunningMethod } from "./method.js";
 import { Peer } from "./peer.js";
 import { Topics, topicsOf } from "./topics.js";
 
@@ -50,10 +50,8 @@ export function implement<C extends Contract>(
   const topics = new Topics(contract, topicsOf(contract, topicHooks, where), broker, hub);
   const parts: ChannelParts = {
     contract,
-    methods: methodsOf(contract, methods, where),
+    methods: methodsOf(contract, methods, given, where),
     concurrency: checkCount(given.concurrency, "concurrency", where) ?? DEFAULT_CONCURRENCY,
-    validateResults: given.validateResults !== false,
-    before: given.before,
     refresh: given.refresh,
   };
   const connections = new Set<ServerWebSocket>();
@@ -171,6 +169,6 @@ type Command = { event: string; text: string } | { topic: string; key: string; r
 type Erased = Pick<WebSocketRoute, "upgrade" | "origins" | "rateLimit" | "open" | "close"> & {
   concurrency?: number;
   validateResults?: boolean;
-  before?: ChannelParts["before"];
+  before?: RunningMethod["before"];
   refresh?: ChannelParts["refresh"];
 };

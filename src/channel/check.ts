@@ -31,6 +31,7 @@ export function checkHooks(hooks: object, where: string): void {
 export function methodsOf(
   contract: Contract,
   given: Record<string, unknown>,
+  { before, validateResults = true }: Partial<Pick<RunningMethod, "before" | "validateResults">>,
   where: string,
 ): Map<string, RunningMethod> {
   const names = Object.keys(contract.methods ?? {});
@@ -63,6 +64,9 @@ export function methodsOf(
           run: run.bind(given) as RunningMethod["run"],
           timeout: checkTimeout(timeout, of),
           bucket: compileRateLimit(limit, of),
+          mayLast: undefined,
+          before,
+          validateResults,
         },
       ];
     }),

@@ -34,11 +34,14 @@ export type ChannelSocket<C extends Contract = Contract, Data = object> = Server
   PathParams<C["path"]>
 >;
 
-/** What a method gets beside its params. */
-export interface MethodContext<M, Ws> {
+/**
+ * What a method gets beside its params. A class, so that the compiler knows that `{ ...context }` has no `signal`: it is
+ * made when first asked for. Hand it on by name: `{ ...context, signal: context.signal }`.
+ */
+export declare abstract class MethodContext<M, Ws> {
   readonly ws: Ws;
   /** Fires when the client cancels or leaves, and at the method's `timeout`. */
-  readonly signal: AbortSignal;
+  get signal(): AbortSignal;
   /** Makes one of the contract's errors for this method, to be thrown. */
   readonly error: <Name extends keyof ErrorsOf<M> & string>(
     name: Name,

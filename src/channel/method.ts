@@ -9,7 +9,7 @@ import { type Issue, type Schema, validate, type Validated } from "../contract/s
 import { toError } from "../server/errors.js";
 import type { Bucket } from "../server/route.js";
 import type { ServerWebSocket } from "../server/socket.js";
-import type { Call } from "./call.js";
+import { Context, ContractError } from "./context.js";
 
 /** A method as it runs, its types erased: the compiler has checked them where they were written. */
 export interface RunningMethod {
@@ -19,6 +19,11 @@ export interface RunningMethod {
   /** Milliseconds. */
   readonly timeout: number | undefined;
   readonly bucket: Bucket | undefined;
+  /** Whether it has ever returned a promise; `undefined` until it has returned. */
+  mayLast: boolean | undefined;
+  /** What the channel says of all its methods. */
+  readonly before: ((call: () => Promise<unknown>, context: object) => Promise<unknown>) | undefined;
+  readonly validateResults: boolean;
 }
 
 /** What failed: for the contract's errors, and for the log. */
@@ -34,78 +39,72 @@ export interface ChannelParts {
   readonly contract: Contract;
   readonly methods: ReadonlyMap<string, RunningMethod>;
   readonly concurrency: number;
-  readonly validateResults: boolean;
-  readonly before: ((call: () => Promise<unknown>, context: object) => Promise<unknown>) | undefined;
   readonly refresh: ((token: string, context: object) => unknown) | undefined;
 }
 
-export type Outcome = { result: unknown } | { error: ErrorObject };
-
-/** A contract's error on its way from a method to the client. */
-export class ContractError extends Error {
-  readonly data: unknown;
-
-  constructor(name: string, data: unknown) {
-    super(name);
-    this.name = name;
-    this.data = data;
-  }
-}
+/** What a call came to. A validated result is the validator's own: a small call less an object. */
+export type Outcome = { value: unknown; error?: undefined } | { error: ErrorObject };
 
 /** Reasons that a method or a hook may give by throwing an RpcError; others are about the server's own calls. */
 const OURS = new Set<RpcReason | undefined>(["FORBIDDEN", "RATE_LIMITED", "TOO_LARGE", "UNAVAILABLE"]);
 
-/** Runs a call's method; never throws or rejects. */
-export function runMethod(call: Call): Outcome | Promise<Outcome> {
+/** Runs a method; never throws or rejects. */
+export function runMethod(
+  method: RunningMethod,
+  context: Context,
+  params: unknown,
+): Outcome | Promise<Outcome> {
   try {
-    const outcome = after(validate(call.method.contract.params, call.params), call, withParams);
-    return outcome instanceof Promise ? outcome.catch((error: unknown) => failed(call, error)) : outcome;
+    const valid = validate(method.contract.params, params);
+    const outcome =
+      valid instanceof Promise
+        ? valid.then((valid) => withParams(valid, method, context))
+        : withParams(valid, method, context);
+    if (!(outcome instanceof Promise)) return outcome;
+    return outcome.catch((error: unknown) => failed(error, method, context));
   } catch (error) {
-    return failed(call, error);
+    return failed(error, method, context);
   }
 }
 
-function withParams(params: Validated, call: Call): Outcome | Promise<Outcome> {
+function withParams(params: Validated, method: RunningMethod, context: Context): Outcome | Promise<Outcome> {
   if (params.issues) return { error: invalidParams(params.issues) };
-  return after(invoke(call, params.value), call, withResult);
+  const result = invoke(method, context, params.value);
+  if (!isPromise(result)) {
+    method.mayLast ??= false;
+    return withResult(result, method, context);
+  }
+  method.mayLast = true;
+  return Promise.resolve(result).then((result) => withResult(result, method, context));
 }
 
-function withResult(result: unknown, call: Call): Outcome | Promise<Outcome> {
-  if (!call.channel.validateResults) return { result };
-  const schema = call.method.contract.result;
-  if (schema === undefined) return { result: null };
-  return after(validate(schema, result), call, withValidResult);
+function withResult(result: unknown, method: RunningMethod, context: Context): Outcome | Promise<Outcome> {
+  if (!method.validateResults) return { value: result };
+  const schema = method.contract.result;
+  if (schema === undefined) return { value: null };
+  const valid = validate(schema, result);
+  if (valid instanceof Promise) return valid.then((valid) => withValidResult(valid, method, context));
+  return withValidResult(valid, method, context);
 }
 
-function withValidResult(result: Validated, { ws, method }: Call): Outcome {
-  if (result.issues) return internal(ws, method, mismatch(`the result of ${method.name}`, result.issues));
-  return { result: result.value };
+function withValidResult(result: Validated, method: RunningMethod, { ws }: Context): Outcome {
+  if (!result.issues) return result;
+  return internal(ws, method, mismatch(`the result of ${method.name}`, result.issues));
 }
 
 /** {@link failure}; but that a method obeyed its signal is none, and nobody waits for its answer. */
-export function failed(call: Call, thrown: unknown): Outcome | Promise<Outcome> {
-  const { reason } = call;
+export function failed(thrown: unknown, method: RunningMethod, context: Context): Outcome | Promise<Outcome> {
+  const reason = Context.reasonOf(context);
   if (reason && (thrown === reason || (thrown instanceof Error && thrown.name === "AbortError")))
-    return { result: null };
-  return failure(call.ws, call.method, thrown);
+    return { value: null };
+  return failure(context.ws, method, thrown);
 }
 
 /** Calls the method itself, inside the `before` hook if there is one. */
-export function invoke(call: Call, params: unknown): unknown {
-  const { channel, ws, method } = call;
-  const context = {
-    ws,
-    error: contractError,
-    get signal() {
-      return call.signal;
-    },
-  };
-  if (channel.before === undefined) return method.run(params, context);
-  return channel.before(async () => await method.run(params, context), { method: method.name, params, ws });
-}
-
-function contractError(name: string, data: unknown): ContractError {
-  return new ContractError(name, data);
+export function invoke(method: RunningMethod, context: Context, params: unknown): unknown {
+  const { name, run, before } = method;
+  if (before === undefined) return run(params, context);
+  return before(async () => await run(params, context), { method: name, params, ws: context.ws });
 }
 
 export function invalidParams(issues: Issue[]): ErrorObject {
@@ -131,13 +130,14 @@ export function failure(ws: ServerWebSocket, method: Subject, thrown: unknown): 
   }
   const failedAgain = (error: unknown): Outcome => internal(ws, method, toError(error));
   try {
-    const outcome = after(validate(errors[name], data), name, (valid, name): Outcome => {
+    const answer = (valid: Validated): Outcome => {
       if (valid.issues) return internal(ws, method, mismatch(`the data of error("${name}")`, valid.issues));
       return {
         error: { code: RPC_CODES.CONTRACT, message: name, data: { name, data: valid.value } },
       };
-    });
-    return outcome instanceof Promise ? outcome.catch(failedAgain) : outcome;
+    };
+    const valid = validate(errors[name], data);
+    return valid instanceof Promise ? valid.then(answer).catch(failedAgain) : answer(valid);
   } catch (error) {
     return failedAgain(error);
   }
@@ -164,16 +164,6 @@ export function mismatch(what: string, issues: Issue[]): Error {
   return new Error(`${what} does not match the contract: ${all.join("; ")}`);
 }
 
-/** `await` for what may be no promise, without making it one. The argument spares each step of a call a closure. */
-function after<T, A, R>(
-  value: T | PromiseLike<T>,
-  argument: A,
-  next: (value: T, argument: A) => R | Promise<R>,
-): R | Promise<R> {
-  if (!isPromise(value)) return next(value, argument);
-  return Promise.resolve(value).then((value) => next(value, argument));
-}
-
-function isPromise<T>(value: T | PromiseLike<T>): value is PromiseLike<T> {
+function isPromise(value: unknown): value is PromiseLike<unknown> {
   return typeof value === "object" && value !== null && "then" in value && typeof value.then === "function";
 }

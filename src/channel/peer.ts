@@ -7,15 +7,17 @@ import {
   encodeError,
   encodeResult,
   type ErrorObject,
-  type Frame,
   type Id,
+  isRequest,
   MOST_IN_BATCH,
+  type Other,
+  type Request,
   RPC_CODES,
 } from "../contract/frames.js";
 import { RpcError } from "../contract/rpc-error.js";
 import { toError } from "../server/errors.js";
 import type { ServerWebSocket } from "../server/socket.js";
-import type { CallFrame, Reply } from "./call.js";
+import type { Reply } from "./call.js";
 import { Calls } from "./calls.js";
 import type { ChannelParts } from "./method.js";
 import { Outbox } from "./outbox.js";
@@ -67,7 +69,7 @@ export class Peer {
       return this.#calls.pauseIfFull();
     }
     if (Array.isArray(parsed)) this.#batch(parsed, message.length);
-    else this.#handle(classify(parsed), message.length, this.#send);
+    else this.#handle(parsed, message.length, this.#send);
     this.#calls.pauseIfFull();
   }
 
@@ -119,10 +121,11 @@ export class Peer {
     if (values.length === 0 || values.length > MOST_IN_BATCH) {
       return this.outbox.send(encodeError(null, invalid(`a batch has 1 to ${MOST_IN_BATCH} frames`)));
     }
-    const frames = values.map(classify);
     const answers: string[] = [];
     let kept = 0;
-    let left = frames.filter(({ kind }) => kind === "call" || kind === "invalid").length;
+    let left = values.filter((value) =>
+      isRequest(value) ? value.id !== undefined : classify(value).kind === "invalid",
+    ).length;
     const reply: Reply = (text, id) => {
       const answer = this.outbox.fits(text, kept)
         ? text
@@ -135,54 +138,54 @@ export class Peer {
       this.outbox.send(`[${answers.join(",")}]`);
     };
     const ids = new Set<Id>();
-    for (const frame of frames) {
-      if (frame.kind === "call") {
-        const alone =
-          TOPIC_METHODS.has(frame.method) || this.#channel.methods.get(frame.method)?.contract.stream;
-        const why = ids.has(frame.id)
+    for (const value of values) {
+      if (isRequest(value) && value.id !== undefined) {
+        const { id, method } = value;
+        const alone = TOPIC_METHODS.has(method) || this.#channel.methods.get(method)?.contract.stream;
+        const why = ids.has(id)
           ? "another call in this batch has the same id"
           : alone && "streams and subscriptions cannot be part of a batch";
-        ids.add(frame.id);
+        ids.add(id);
         if (why) {
-          reply(encodeError(frame.id, invalid(why)), frame.id);
+          reply(encodeError(id, invalid(why)), id);
           continue;
         }
       }
-      this.#handle(frame, units / frames.length, reply);
+      this.#handle(value, units / values.length, reply);
     }
   }
 
-  #handle(frame: Frame, units: number, reply: Reply): void {
-    if (frame.kind === "invalid") return reply(encodeError(frame.id, invalid(frame.why)), frame.id);
-    if (frame.kind === "answer") return this.#answered(frame);
-    if (frame.method.startsWith("$/")) return this.#own(frame, reply);
-    if (frame.kind === "call" && this.#calls.has(frame.id)) {
+  #handle(value: unknown, units: number, reply: Reply): void {
+    if (!isRequest(value)) return this.#other(classify(value), reply);
+    if (value.method.startsWith("$/")) return this.#own(value, reply);
+    if (value.id !== undefined && this.#calls.has(value.id)) {
       const why = "a call with this id has not been answered yet";
-      return reply(encodeError(frame.id, invalid(why)), frame.id);
+      return reply(encodeError(value.id, invalid(why)), value.id);
     }
-    this.#calls.add(frame, units, reply);
+    this.#calls.add(value, units, reply);
   }
 
-  #answered({ id, result, error }: Extract<Frame, { kind: "answer" }>): void {
+  #other(frame: Other, reply: Reply): void {
+    if (frame.kind === "invalid") return reply(encodeError(frame.id, invalid(frame.why)), frame.id);
+    const { id, result, error } = frame;
     const asked = this.#asked.get(id);
     if (error) asked?.reject(RpcError.from(error));
     else asked?.resolve(result);
   }
 
   /** harpia's own frames. They go past the queue. */
-  #own(frame: CallFrame, reply: Reply): void {
+  #own({ id, method, params: given = {} }: Request, reply: Reply): void {
     const answer = (text: (id: Id) => string): void => {
-      if (frame.kind === "call") reply(text(frame.id), frame.id);
+      if (id !== undefined) reply(text(id), id);
     };
     const refuse = (code: number, message: string): void =>
       answer((id) => encodeError(id, { code, message }));
-    const params = (frame.params ?? {}) as Record<string, unknown>;
-    if (TOPIC_METHODS.has(frame.method)) {
-      const id = frame.kind === "call" ? frame.id : undefined;
+    const params = given as Record<string, unknown>;
+    if (TOPIC_METHODS.has(method)) {
       this.#subscriptions ??= new Subscriptions(this.#ws, this.outbox, this.#topics);
-      return this.#subscriptions.handle({ id, method: frame.method, params }, reply);
+      return this.#subscriptions.handle({ id, method, params }, reply);
     }
-    switch (frame.method) {
+    switch (method) {
       case "$/ping":
         return answer((id) => encodeResult(id, "pong"));
       case "$/cancel":
@@ -191,7 +194,7 @@ export class Peer {
       case "$/pause":
       case "$/resume": {
         const gate = this.#calls.gateOf(params.id as Id);
-        if (frame.method === "$/pause") gate?.pause();
+        if (method === "$/pause") gate?.pause();
         else gate?.resume();
         return answer((id) => encodeResult(id, null));
       }
@@ -220,10 +223,7 @@ export class Peer {
         return;
       }
       default:
-        return refuse(
-          RPC_CODES.METHOD_NOT_FOUND,
-          `There is no ${JSON.stringify(frame.method.slice(0, 100))}`,
-        );
+        return refuse(RPC_CODES.METHOD_NOT_FOUND, `There is no ${JSON.stringify(method.slice(0, 100))}`);
     }
   }
 }

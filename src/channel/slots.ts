@@ -2,13 +2,13 @@
 // whatever has become of its answer; while it awaits an answer of a client, it lends the slot to others.
 
 import { AsyncLocalStorage } from "node:async_hooks";
+import { Context } from "./context.js";
 
 /** Calls of one connection that may await answers of clients, beyond those that run. */
 const MOST_LENT = 256;
 
 // A method calls `live.ask` and not something of its own context, so this is how the ask knows whose slot it is.
-// Costs 4 ns a call on Bun.
-const current = new AsyncLocalStorage<Slot | undefined>();
+const current = new AsyncLocalStorage<Context | undefined>();
 
 export class Slots {
   #free: number;
@@ -28,10 +28,9 @@ export class Slots {
     return this.#free > 0 && this.#lent < MOST_LENT;
   }
 
-  /** Runs a call's method in a slot, which the call releases when it has ended. */
-  run<Argument, Result>(slot: Slot, method: (argument: Argument) => Result, argument: Argument): Result {
+  /** A call starts. */
+  take(): void {
     this.#free--;
-    return current.run(slot, method, argument);
   }
 
   /** The connection is over: nobody waits any more. */
@@ -53,7 +52,7 @@ export class Slots {
     this.#settle();
   }
 
-  /** @internal For Slot. */
+  /** A call's method has returned. */
   release(lent: boolean): void {
     if (lent) this.#lent--;
     else this.#free++;
@@ -70,27 +69,37 @@ export class Slots {
   }
 }
 
-/** One call's slot. */
+/** The slot of a call that asks. */
 export class Slot {
   readonly #slots: Slots;
   #asks = 0;
   #lent = false;
   #over = false;
-  /** Those of the call that have their answers; most calls never ask. */
-  #wake: (() => void)[] | undefined = undefined;
+  /** Those of the call that have their answers. */
+  #wake: (() => void)[] = [];
 
   constructor(slots: Slots) {
     this.#slots = slots;
   }
 
-  /** Runs something that belongs to no call, whoever started it. */
-  static outside<Result>(run: () => Result): Result {
-    return current.run(undefined, run);
+  /** Runs what belongs to a call, or to none, whoever started it. */
+  static within<Arguments extends unknown[], Result>(
+    context: Context | undefined,
+    run: (...arguments_: Arguments) => Result,
+    ...arguments_: Arguments
+  ): Result {
+    return current.run(context, run, ...arguments_);
+  }
+
+  /** Whether a call is running that started this. */
+  static get isWithin(): boolean {
+    return current.getStore() !== undefined;
   }
 
   /** Awaits a client's answer; the slot of the call that this is part of, if it is part of one, is lent meanwhile. */
   static async lentWhile<Result>(answer: () => Promise<Result>): Promise<Result> {
-    const slot = current.getStore();
+    const context = current.getStore();
+    const slot = context && Context.slotOf(context);
     if (slot === undefined) return await answer();
     slot.#lend();
     try {
@@ -102,7 +111,6 @@ export class Slot {
 
   /** The method has returned. */
   release(): void {
-    if (this.#over) return;
     this.#over = true;
     this.goOn();
     this.#slots.release(this.#lent);
@@ -111,8 +119,8 @@ export class Slot {
   /** @internal For Slots: the call has its slot again. @returns whether it needed one. */
   goOn(): boolean {
     const wake = this.#wake;
-    this.#wake = undefined;
-    wake?.forEach((goOn) => goOn());
+    this.#wake = [];
+    wake.forEach((goOn) => goOn());
     if (this.#over || !this.#lent) return false;
     this.#lent = false;
     return true;
@@ -130,7 +138,7 @@ export class Slot {
     // A call that awaits several answers goes on with the last of them.
     if (this.#over || this.#asks > 0 || !this.#lent) return;
     const { promise, resolve } = Promise.withResolvers<void>();
-    (this.#wake ??= []).push(resolve);
+    this.#wake.push(resolve);
     this.#slots.takeBack(this);
     await promise;
   }

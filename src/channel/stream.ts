@@ -1,10 +1,18 @@
 // One stream: a method's values, one frame each, held back while the reader is behind or says so, and ended when it
 // has enough.
 
-import { encodeNotification } from "../contract/frames.js";
+import { encodeNotification, type Request } from "../contract/frames.js";
 import { validate } from "../contract/schema.js";
-import type { Call } from "./call.js";
-import { failed, internal, invalidParams, invoke, mismatch, type Outcome } from "./method.js";
+import type { Context } from "./context.js";
+import {
+  failed,
+  internal,
+  invalidParams,
+  invoke,
+  mismatch,
+  type Outcome,
+  type RunningMethod,
+} from "./method.js";
 import type { Outbox } from "./outbox.js";
 
 /** After so many values everybody else has a turn: a generator that waits for nothing would keep the thread. */
@@ -29,6 +37,14 @@ export class Gate {
   }
 }
 
+interface Stream {
+  method: RunningMethod;
+  context: Context;
+  request: Request;
+  gate: Gate;
+  outbox: Outbox;
+}
+
 export interface StreamEnd {
   /** How to answer the call. */
   outcome: Outcome;
@@ -37,39 +53,41 @@ export interface StreamEnd {
 }
 
 /** Sends a stream's values until it ends, fails or is aborted. Never rejects. */
-export async function runStream(call: Call, outbox: Outbox, gate: Gate): Promise<StreamEnd> {
-  const values = new Values(call.signal);
+export async function runStream(stream: Stream): Promise<StreamEnd> {
+  const { method, context } = stream;
+  const values = new Values(context.signal);
   let outcome: Outcome;
   try {
-    outcome = await sendAll(call, outbox, gate, values);
+    outcome = await sendAll(stream, values);
   } catch (error) {
-    outcome = await failed(call, error);
+    outcome = await failed(error, method, context);
   }
-  const ended = values.end().catch(async (error: unknown) => void (await failed(call, error)));
+  const ended = values.end().catch(async (error: unknown) => void (await failed(error, method, context)));
   return { outcome, ended };
 }
 
-async function sendAll(call: Call, outbox: Outbox, gate: Gate, values: Values): Promise<Outcome> {
-  const { channel, ws, method, id, signal } = call;
-  const checked = await validate(method.contract.params, call.params);
+async function sendAll(stream: Stream, values: Values): Promise<Outcome> {
+  const { method, context, request, gate, outbox } = stream;
+  const { ws, signal } = context;
+  const checked = await validate(method.contract.params, request.params);
   if (checked.issues) return { error: invalidParams(checked.issues) };
-  values.open(await invoke(call, checked.value));
+  values.open(await invoke(method, context, checked.value));
   for (let sent = 1; ; sent++) {
     while (gate.opens && !signal.aborted) await values.orAborted(gate.opens);
     const step = await values.next();
-    if (step.done) return { result: null };
+    if (step.done) return { value: null };
     let { value } = step;
-    if (channel.validateResults) {
+    if (method.validateResults) {
       const valid = await validate(method.contract.stream, value);
       if (valid.issues) return internal(ws, method, mismatch(`a value of ${method.name}`, valid.issues));
       value = valid.value;
     }
-    if (signal.aborted) return { result: null };
-    const text = encodeNotification("$/next", { id, value: value ?? null });
+    if (signal.aborted) return { value: null };
+    const text = encodeNotification("$/next", { id: request.id, value: value ?? null });
     if (!outbox.fits(text)) return { error: outbox.tooLarge(`A value of ${method.name}`) };
     outbox.sendSoon(text);
     // The next value is not asked for before there is room for it.
-    if (!outbox.hasRoom && !(await outbox.drained())) return { result: null };
+    if (!outbox.hasRoom && !(await outbox.drained())) return { value: null };
     if (sent % TURN === 0) await new Promise(setImmediate);
   }
 }

@@ -15,7 +15,8 @@ import { toError } from "../server/errors.js";
 import type { ServerWebSocket } from "../server/socket.js";
 import { positionFrame, type Subscriber } from "./feed.js";
 import type { Reply } from "./call.js";
-import { ContractError, failure, internal, mismatch, type Subject } from "./method.js";
+import { contractError } from "./context.js";
+import { failure, internal, mismatch, type Subject } from "./method.js";
 import type { Outbox } from "./outbox.js";
 import { isPosition, type OpenTopic, type RunningTopic, type Topics } from "./topics.js";
 
@@ -266,14 +267,15 @@ export class Subscriptions implements Subscriber {
   ): Promise<ErrorObject | undefined> {
     const { subscribe } = definition;
     if (subscribe === "public") return undefined;
-    const error = (name: string, data: unknown): Error => new ContractError(name, data);
     const { handshakeTimeout } = this.ws.route.hub.settings;
     const late = Promise.withResolvers<undefined>();
     const timer = setTimeout(() => late.resolve(undefined), handshakeTimeout);
     try {
-      const decision = Promise.resolve(subscribe(params, { ws: this.ws, error })).then((allowed) => ({
-        allowed,
-      }));
+      const decision = Promise.resolve(subscribe(params, { ws: this.ws, error: contractError })).then(
+        (allowed) => ({
+          allowed,
+        }),
+      );
       const decided = await Promise.race([decision, late.promise]);
       if (decided?.allowed === true) return undefined;
       if (decided) return forbidden("Not allowed to subscribe").error;

@@ -34,19 +34,33 @@ export interface ErrorObject {
   data?: unknown;
 }
 
-export type Frame =
-  | { kind: "call"; id: Id; method: string; params: unknown }
-  | { kind: "notification"; method: string; params: unknown }
+/** A call, or without an id a notification: the frame itself, as it was parsed. */
+export interface Request {
+  readonly id?: Id;
+  readonly method: string;
+  readonly params?: object;
+}
+
+export type Other =
   | { kind: "answer"; id: Id; result: unknown; error: ErrorObject | undefined }
   | { kind: "invalid"; id: Id; why: string };
 
-/** What one parsed JSON value is as a frame; never throws. */
-export function classify(value: unknown): Frame {
+/** Whether one parsed JSON value is a call or a notification. */
+export function isRequest(value: unknown): value is Request {
+  if (typeof value !== "object" || value === null) return false;
+  // JSON has no undefined: a member that reads so is not there.
+  const { jsonrpc, id, method, params } = value as Record<string, unknown>;
+  if (jsonrpc !== "2.0" || typeof method !== "string") return false;
+  if (params !== undefined && (typeof params !== "object" || params === null)) return false;
+  return id === undefined || isId(id);
+}
+
+/** What one parsed JSON value is that is no {@link Request}; never throws. */
+export function classify(value: unknown): Other {
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     return { kind: "invalid", id: null, why: "a frame is a JSON object" };
   }
-  // JSON has no undefined: a member that reads so is not there.
-  const { jsonrpc, id, method, params } = value as Record<string, unknown>;
+  const { jsonrpc, id, method } = value as Record<string, unknown>;
   const hasId = id !== undefined;
   const knownId = isId(id) ? id : null;
   if (jsonrpc !== "2.0") return { kind: "invalid", id: knownId, why: '"jsonrpc" must be "2.0"' };
@@ -61,10 +75,7 @@ export function classify(value: unknown): Frame {
       return { kind: "answer", id: knownId, result, error: failed ? error : undefined };
   }
   if (typeof method !== "string") return { kind: "invalid", id: knownId, why: '"method" must be a string' };
-  if (params !== undefined && (typeof params !== "object" || params === null)) {
-    return { kind: "invalid", id: knownId, why: '"params" must be an object or an array' };
-  }
-  return hasId ? { kind: "call", id: knownId, method, params } : { kind: "notification", method, params };
+  return { kind: "invalid", id: knownId, why: '"params" must be an object or an array' };
 }
 
 export function encodeResult(id: Id, result: unknown): string {

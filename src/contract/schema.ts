@@ -39,7 +39,7 @@ export function isSchema(value: unknown): value is Schema {
 }
 
 function validated(result: StandardSchemaV1.Result<unknown>): Validated {
-  if (result.issues === undefined) return { value: result.value };
+  if (result.issues === undefined) return result;
   return {
     issues: result.issues.slice(0, MOST_ISSUES).map(({ message, path = [] }) => ({
       message,

@@ -21,6 +21,7 @@ const contract = defineChannel({
     /** Asks this client, and waits for a gate after the answer. */
     asking: { params: z.object({ key: z.string() }), result: z.boolean() },
     /** Asks this client several things at once. */
+    sometimesAsking: { params: z.object({ what: z.string().optional() }), result: z.boolean() },
     askingAll: { params: z.object({ keys: z.array(z.string()) }), result: z.array(z.boolean()) },
     /** Asks the other client. */
     askOther: { result: z.boolean() },
@@ -59,6 +60,10 @@ function serve({ concurrency = 64 } = {}) {
         const answer = await live.ask(ws, "confirm", { what: key });
         gates.begun.push(`answered ${key}`);
         return answer;
+      },
+      sometimesAsking({ what }, { ws }) {
+        if (what === undefined) return false;
+        return Promise.resolve().then(() => live.ask(ws, "confirm", { what }));
       },
       async askingAll({ keys }, { ws }) {
         const answers = await Promise.all(keys.map((what) => live.ask(ws, "confirm", { what })));
@@ -261,6 +266,26 @@ describe("a slot", () => {
     gates.open("x");
     expect(await gates.begun.until(3)).toEqual(["x", "answered all", "y"]);
     gates.open("y");
+  });
+
+  test("is lent too by a method that began with answers of its own", async () => {
+    const { app, gates, port } = serve({ concurrency: 1 });
+    await using _app = app;
+    await using client = await open(port, "/pressure");
+    client.send(call(1, "sometimesAsking", {}));
+    expect(await received(client)).toMatchObject({ id: 1, result: false });
+    // Now it is known to be one that awaits something.
+    client.send(call(2, "sometimesAsking", { what: "first" }));
+    client.send(result((await received(client)).id, true));
+    expect(await received(client)).toMatchObject({ id: 2, result: true });
+    client.send(call(3, "sometimesAsking", { what: "second" }));
+    const ask = await received(client);
+    client.send(call(4, "hold", { key: "x" }));
+    expect(await gates.begun.until(1)).toEqual(["x"]);
+    gates.open("x");
+    expect(await received(client)).toMatchObject({ id: 4 });
+    client.send(result(ask.id, true));
+    expect(await received(client)).toMatchObject({ id: 3, result: true });
   });
 
   test("is not freed by asks that no call made", async () => {

@@ -57,7 +57,13 @@ test("the server's side", () => {
           async *ask({ question }) {
             yield question;
           },
-          plain: () => 5,
+          plain(_params, context) {
+            const handedOn = (_context: typeof context): void => {};
+            handedOn({ ...context, signal: context.signal });
+            // @ts-expect-error the signal is made when asked for: a spread does not have it
+            handedOn({ ...context });
+            return 5;
+          },
         },
       });
     const [ws] = live.connections;
