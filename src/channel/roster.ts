@@ -92,10 +92,12 @@ export class Roster {
   async renew(): Promise<void> {
     const { presence } = this.#broker;
     try {
-      const own = [...this.#own];
-      await Promise.all(
-        own.map(([owner, { key, info }]) => presence.put(this.#key, key, owner, info, this.#lease)),
+      const puts = await Promise.all(
+        [...this.#own].map(([owner, { key, info }]) =>
+          presence.put(this.#key, key, owner, info, this.#lease),
+        ),
       );
+      if (puts.some(({ appeared }) => appeared)) this.#doubt();
       await this.#list();
       this.#renewedAt = performance.now();
     } catch (error) {
@@ -129,15 +131,19 @@ export class Roster {
 
   #compare({ members, epoch }: Members): void {
     const now = performance.now();
-    // The store has lost leases, or nobody could renew theirs: whoever is there says so within the time of a lease.
     const lost = this.#epoch !== undefined && epoch !== this.#epoch;
-    if (lost || now - this.#renewedAt > this.#lease / 2) this.#doubtUntil = now + this.#lease;
+    if (lost || now - this.#renewedAt > this.#lease / 2) this.#doubt();
     this.#epoch = epoch;
     const listed = new Map(members.map(({ key, info }) => [key, info]));
     // What was heard meanwhile is newer than the list, or all that is newer than it is still to come.
     for (const key of this.#told.keys())
       if (!listed.has(key) && !this.#heard.has(key) && now >= this.#doubtUntil) this.#note(key, undefined);
     for (const [key, info] of listed) if (!this.#heard.has(key)) this.#note(key, info);
+  }
+
+  /** The store has lost leases, or nobody could renew theirs: whoever is there says so within the time of a lease. */
+  #doubt(): void {
+    this.#doubtUntil = performance.now() + this.#lease;
   }
 
   #note(key: string, info: string | undefined): void {

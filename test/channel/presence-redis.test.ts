@@ -188,6 +188,26 @@ it("where all lose Redis for longer than a lease, nobody has left", async () => 
   expect(left(reader)).toEqual(["bob"]);
 }, 60_000);
 
+it("where a topic's leases were evicted, who renews first takes nobody for gone", async () => {
+  await using store = await startRedis();
+  await using way = faultProxy({ port: store.port });
+  await using near = await serve(way.port);
+  await using far = await serve(store.port);
+  const reader = await enter(near, "ghost");
+  await enter(near, "ada");
+  await enter(far, "bob");
+  await joins(reader, "bob");
+  sever(way);
+  await until(() => !near.app.health().ok, "Redis to be missed");
+  await store.command("DEL", KEY);
+  way.target = { port: store.port };
+  await until(() => near.app.health().ok, "Redis");
+  while ((await stored(store)).join() !== "ada") await Bun.sleep(10);
+  await enter(far, "cyd");
+  await joins(reader, "cyd");
+  expect(left(reader)).toEqual([]);
+}, 60_000);
+
 it("a process that alone loses Redis for longer than a lease takes its members with it, and brings them back", async () => {
   Topics.pollMs = 300;
   await using store = await startRedis();
@@ -204,6 +224,25 @@ it("a process that alone loses Redis for longer than a lease takes its members w
   for (const each of [ada, bob]) await joins(each, "cyd");
   expect(shown(ada)).toEqual(["ada", "bob", "cyd"]);
   expect(left(bob)).toEqual([]);
+}, 60_000);
+
+it("a Redis that is full, and takes no leases, takes nobody away", async () => {
+  Topics.pollMs = 300;
+  await using store = await startRedis();
+  await using near = await serve(store.port);
+  await using far = await serve(store.port);
+  const reader = await enter(near, "ghost");
+  await enter(near, "ada");
+  await enter(far, "bob");
+  await joins(reader, "bob");
+  await store.command("CONFIG", "SET", "maxmemory", "1");
+  while (Number(await store.command("EXISTS", KEY)) > 0) await Bun.sleep(20);
+  expect((await enter(near, "ghost")).members).toEqual(["ada", "bob"]);
+  await store.command("CONFIG", "SET", "maxmemory", "0");
+  while ((await stored(store)).join() !== "ada,bob") await Bun.sleep(10);
+  await enter(far, "cyd");
+  await joins(reader, "cyd");
+  expect(left(reader)).toEqual([]);
 }, 60_000);
 
 it("who left while Redis was away, or with it, is gone after a lease", async () => {
