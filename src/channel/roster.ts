@@ -18,6 +18,8 @@ export class Roster {
   readonly #told = new Map<string, string>();
   /** What they are about to be told; `undefined`: the member has gone. */
   readonly #pending = new Map<string, string | undefined>();
+  /** What `snapshot` gives, until somebody comes or goes. */
+  #snapshot: string | undefined;
   #flush: ReturnType<typeof setTimeout> | undefined;
   /** Members whose connection is one of this process: key by owner. */
   readonly #own = new Map<string, { key: string; info: string }>();
@@ -83,9 +85,7 @@ export class Roster {
   /** All members as JSON for an answer: `"members":[…],"count":n`, or only the count when there are too many. */
   async snapshot(): Promise<string> {
     await this.#list();
-    const count = `"count":${this.#told.size}`;
-    if (this.#told.size > this.#max) return count;
-    return `"members":[${[...this.#told].map(([key, info]) => memberJson(key, info)).join(",")}],${count}`;
+    return (this.#snapshot ??= this.#write());
   }
 
   /** Renews the leases of our own, and finds what changed without our hearing of it. Never rejects: it comes again. */
@@ -141,6 +141,12 @@ export class Roster {
     for (const [key, info] of listed) if (!this.#heard.has(key)) this.#note(key, info);
   }
 
+  #write(): string {
+    const count = `"count":${this.#told.size}`;
+    if (this.#told.size > this.#max) return count;
+    return `"members":[${[...this.#told].map(([key, info]) => memberJson(key, info)).join(",")}],${count}`;
+  }
+
   /** The store has lost leases, or nobody could renew theirs: whoever is there says so within the time of a lease. */
   #doubt(): void {
     this.#doubtUntil = performance.now() + this.#lease;
@@ -148,6 +154,7 @@ export class Roster {
 
   #note(key: string, info: string | undefined): void {
     if (this.#ended || this.#told.get(key) === info) return;
+    this.#snapshot = undefined;
     if (info === undefined) this.#told.delete(key);
     else this.#told.set(key, info);
     this.#pending.set(key, info);
