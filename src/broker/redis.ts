@@ -108,8 +108,11 @@ class RedisBroker implements Broker {
     this.#feed.lost = () => {
       if (this.#topology.cluster && !this.#closing) void this.#commands.follow();
     };
-    // Both: which of the two connections comes back first is chance, and to make good what was missed takes both.
-    this.#feed.reconnected = this.#commands.reconnected = () => this.onReconnect?.();
+    this.#feed.reconnected = () => this.onReconnect?.();
+    // To make good what was missed takes both: whichever comes back last.
+    this.#commands.reconnected = () => {
+      if (this.#feed.trouble() === undefined) this.onReconnect?.();
+    };
     this.presence = new RedisPresence({
       commands: this.#commands,
       keys: (topic) => this.#keys(topic),
