@@ -126,7 +126,7 @@ export class Calls {
 
   #start(request: Request, reply: Reply): void {
     const { method: name, params } = request;
-    const method = this.#channel.methods.get(name);
+    const method = this.#channel.methods[name];
     if (method === undefined) {
       const message = `There is no method ${JSON.stringify(name.slice(0, 100))}`;
       return this.#reply(request, reply, { error: { code: RPC_CODES.METHOD_NOT_FOUND, message } });
@@ -221,7 +221,7 @@ export class Calls {
       if (this.#outbox.fits(text)) return text;
       return encodeError(id, this.#outbox.tooLarge(`The answer to ${name}`));
     } catch (error) {
-      const method = this.#channel.methods.get(name)!; // else it had an error, which JSON can say
+      const method = this.#channel.methods[name]!; // else it had an error, which JSON can say
       const { error: answer } = internal(this.#ws, method, toError(error)) as { error: ErrorObject };
       return encodeError(id, answer);
     }

@@ -33,44 +33,43 @@ export function methodsOf(
   given: Record<string, unknown>,
   { before, validateResults = true }: Partial<Pick<RunningMethod, "before" | "validateResults">>,
   where: string,
-): Map<string, RunningMethod> {
+): Record<string, RunningMethod> {
   const names = Object.keys(contract.methods ?? {});
   if (typeof given !== "object" || given === null)
     throw invalid(`${where}: "methods" must be an object of functions, and is ${show(given)}.`, given);
   refuseUnknown(given, names, `${where}: methods`);
-  return new Map(
-    names.map((name) => {
-      // `toString` and its like are there on every object.
-      const method =
-        given[name] === (Object.prototype as Record<string, unknown>)[name] ? undefined : given[name];
-      const options = typeof method === "function" ? { run: method } : method;
-      const { run, timeout, rateLimit } = (options ?? {}) as Record<string, unknown>;
-      if (typeof run !== "function") {
-        throw invalid(
-          `${where}: the contract has the method ${show(name)}, so implement({ methods }) needs a function for it, (params, context) => …, or { run: that function }; it has ${show(method)}.`,
-          name,
-        );
-      }
-      const of = `${where}: the method ${show(name)}`;
-      refuseUnknown(options as object, ["run", "timeout", "rateLimit"], of);
-      const limit = rateLimit as { messages: number; per: number; burst?: number } | undefined;
-      if (typeof limit === "object" && limit !== null)
-        refuseUnknown(limit, ["messages", "per", "burst"], `${of}: "rateLimit"`);
-      return [
+  const entries = names.map((name): [string, RunningMethod] => {
+    // `toString` and its like are there on every object.
+    const method =
+      given[name] === (Object.prototype as Record<string, unknown>)[name] ? undefined : given[name];
+    const options = typeof method === "function" ? { run: method } : method;
+    const { run, timeout, rateLimit } = (options ?? {}) as Record<string, unknown>;
+    if (typeof run !== "function") {
+      throw invalid(
+        `${where}: the contract has the method ${show(name)}, so implement({ methods }) needs a function for it, (params, context) => …, or { run: that function }; it has ${show(method)}.`,
         name,
-        {
-          name,
-          contract: contract.methods![name]!,
-          run: run.bind(given) as RunningMethod["run"],
-          timeout: checkTimeout(timeout, of),
-          bucket: compileRateLimit(limit, of),
-          mayLast: undefined,
-          before,
-          validateResults,
-        },
-      ];
-    }),
-  );
+      );
+    }
+    const of = `${where}: the method ${show(name)}`;
+    refuseUnknown(options as object, ["run", "timeout", "rateLimit"], of);
+    const limit = rateLimit as { messages: number; per: number; burst?: number } | undefined;
+    if (typeof limit === "object" && limit !== null)
+      refuseUnknown(limit, ["messages", "per", "burst"], `${of}: "rateLimit"`);
+    return [
+      name,
+      {
+        name,
+        contract: contract.methods![name]!,
+        run: run.bind(given) as RunningMethod["run"],
+        timeout: checkTimeout(timeout, of),
+        bucket: compileRateLimit(limit, of),
+        mayLast: undefined,
+        before,
+        validateResults,
+      },
+    ];
+  });
+  return Object.assign(Object.create(null), Object.fromEntries(entries)) as Record<string, RunningMethod>;
 }
 
 /** Milliseconds that a timer can wait, or throws `INVALID_OPTION`. */

@@ -141,7 +141,7 @@ export class Peer {
     for (const value of values) {
       if (isRequest(value) && value.id !== undefined) {
         const { id, method } = value;
-        const alone = TOPIC_METHODS.has(method) || this.#channel.methods.get(method)?.contract.stream;
+        const alone = TOPIC_METHODS.has(method) || this.#channel.methods[method]?.contract.stream;
         const why = ids.has(id)
           ? "another call in this batch has the same id"
           : alone && "streams and subscriptions cannot be part of a batch";
