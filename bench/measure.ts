@@ -21,6 +21,12 @@ import type { Measured } from "./report.js";
 import { TARGETS, type Target } from "./targets.js";
 import type { Workload } from "./workloads.js";
 
+/**
+ * Then all processes are started anew. Two of one program may differ by some percent for as long as they live, by where
+ * their memory lies and what their compilers have made of the first calls: an interval has to have that in it.
+ */
+const ROUNDS_A_LIFE = 4;
+
 interface Plan {
   workload: Workload;
   /** Of the workload's family; the others are compared to the first. */
@@ -49,29 +55,39 @@ export async function measure(plan: Plan): Promise<Record<string, Measured>> {
   return plan.workload.mode === "idle" ? await idle(plan) : await busy(plan);
 }
 
-/** Work per second of CPU. All processes stay up, and take turns. */
+/** Work per second of CPU. All processes are up at once, and take turns. */
 async function busy({ workload, names, rounds, seconds }: Plan): Promise<Record<string, Measured>> {
   const measured = blank(names);
   const contestants = new Map<string, Contestant>();
-  for (const name of names) {
-    const target = TARGETS[workload.family][name]!;
-    contestants.set(name, await preparations(workload)(workload, target, seconds));
-  }
-  // Round −1 warms up the compilers.
-  for (let round = -1; round < rounds; round++) {
-    // Each round begins with another one, so that nobody always follows the same neighbour.
-    const order = names.map((_, index) => names[(index + round + names.length) % names.length]!);
-    const now: Record<string, number> = {};
-    for (const name of order) {
-      const turn = await contestants.get(name)!.turn();
-      now[name] = turn.count / turn.used;
-      if (round < 0) continue;
-      measured[name]!.busy += turn.used / turn.seconds / rounds;
-      measured[name]!.otherBusy += turn.otherUsed / turn.seconds / rounds;
+  const killAll = async (): Promise<void> => {
+    for (const contestant of contestants.values()) await contestant.kill();
+    contestants.clear();
+  };
+  try {
+    for (let round = 0; round < rounds; round++) {
+      // Each round begins with another one, so that nobody always follows the same neighbour.
+      const order = names.map((_, index) => names[(index + round) % names.length]!);
+      if (round % ROUNDS_A_LIFE === 0) {
+        await killAll();
+        for (const name of order) {
+          const target = TARGETS[workload.family][name]!;
+          contestants.set(name, await preparations(workload)(workload, target, seconds));
+        }
+        // The first turn warms up the compilers.
+        for (const contestant of contestants.values()) await contestant.turn();
+      }
+      const now: Record<string, number> = {};
+      for (const name of order) {
+        const turn = await contestants.get(name)!.turn();
+        now[name] = turn.count / turn.used;
+        measured[name]!.busy += turn.used / turn.seconds / rounds;
+        measured[name]!.otherBusy += turn.otherUsed / turn.seconds / rounds;
+      }
+      note(measured, now);
     }
-    if (round >= 0) note(measured, now);
+  } finally {
+    await killAll();
   }
-  for (const contestant of contestants.values()) await contestant.kill();
   return measured;
 }
 

@@ -37,7 +37,7 @@ const wanted = flags.targets?.split(",");
 
 const workloads = WORKLOADS.filter(({ name }) => chosen(name));
 /** What is no race; after the workloads. */
-const TABLES: Record<string, (quick: boolean) => Promise<Table>> = {
+const TABLES: Record<string, (quick: boolean) => Table | Promise<Table>> = {
   "topic-memory": memory,
   "topic-cluster": cluster,
   "topic-faults": faults,

@@ -10,7 +10,6 @@ export const contract = defineChannel({
   methods: { post: { params: Message } },
   topics: {
     room: { message: Message, history: { size: 1_000, ttl: 3_600 } },
-    "own/:name": { message: Message, history: { size: 1_000, ttl: 3_600 } },
   },
 });
 

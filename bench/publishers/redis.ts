@@ -9,7 +9,7 @@ import { contract, MESSAGE } from "../topic.js";
 const app = harpia({ broker: redis({ url: process.env.REDIS_URL }) });
 const live = app.channel(contract).implement({
   methods: { post() {} },
-  topics: { room: { subscribe: "public" }, "own/:name": { subscribe: "public" } },
+  topics: { room: { subscribe: "public" } },
 });
 const { port } = app.listen({ port: 0, hostname: "127.0.0.1" });
 const reader = Bun.spawn(["taskset", "-c", process.env.OTHER_CORE!, process.execPath, "loads/reader.ts"], {

@@ -11,7 +11,7 @@ const live = harpia({ broker })
   .channel(contract)
   .implement({
     methods: { post() {} },
-    topics: { room: { subscribe: "public" }, "own/:name": { subscribe: "public" } },
+    topics: { room: { subscribe: "public" } },
   });
 const room = live.topic("room");
 await turns(() => room.publish(MESSAGE));
