@@ -132,8 +132,11 @@ export interface Broker {
   /** Resolves when the feed is live. `history`: whether the topic has one, and so a position. */
   subscribe(topic: string, deliver: Deliver, options: { readonly history: boolean }): Promise<Subscription>;
   read(topic: string, range: Range, limits: PageLimits): Promise<Page>;
-  /** One for each topic, in order. A topic that nobody knew gets an epoch, and offset 0. */
-  positions(topics: readonly string[]): Promise<Position[]>;
+  /**
+   * One for each topic, in order. A topic that nobody knew gets an epoch, and offset 0. `undefined`: the server that has
+   * it is away, while others are not. Rejects if none can be told.
+   */
+  positions(topics: readonly string[]): Promise<(Position | undefined)[]>;
   readonly presence: Presence;
   health(): BrokerHealth;
   /** Idempotent. Everything rejects with `BROKER_CLOSED` afterwards. */

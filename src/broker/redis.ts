@@ -186,7 +186,7 @@ class RedisBroker implements Broker {
     };
   }
 
-  async positions(topics: readonly string[]): Promise<Position[]> {
+  async positions(topics: readonly string[]): Promise<(Position | undefined)[]> {
     if (this.#closing) throw closed();
     const pages: Promise<unknown>[] = [];
     // In a cluster each topic has a slot of its own; one script cannot have keys of several.
@@ -198,7 +198,11 @@ class RedisBroker implements Broker {
       });
       pages.push(this.#commands.run(POSITIONS, keys, [this.#durable], "read positions"));
     }
-    return (await Promise.all(pages)).flatMap(positionsIn);
+    if (!this.#topology.cluster) return (await Promise.all(pages)).flatMap(positionsIn);
+    // What one server cannot tell must not keep back what the others can.
+    const settled = await Promise.allSettled(pages);
+    if (settled.every(({ status }) => status === "rejected")) await Promise.all(pages);
+    return settled.map((page) => (page.status === "fulfilled" ? positionsIn(page.value)[0] : undefined));
   }
 
   health(): BrokerHealth {

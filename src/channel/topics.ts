@@ -163,7 +163,10 @@ export class Topics {
     for (let start = 0; start < feeds.length; start += POLLED_AT_ONCE) {
       const some = feeds.slice(start, start + POLLED_AT_ONCE);
       const positions = await this.broker.positions(some.map(({ key }) => key));
-      for (const [index, feed] of some.entries()) feed.compare(positions[index]!);
+      for (const [index, feed] of some.entries()) {
+        const position = positions[index];
+        if (position) feed.compare(position);
+      }
     }
   }
 

@@ -546,7 +546,7 @@ export function conformance(
       const published = await broker.publish(topics[1]!, "x", { history: HOUR });
       const asked = [topics[2]!, topics[1]!, topics[0]!, topics[1]!];
       const positions = await broker.positions(asked);
-      expect(positions.map(({ offset }) => offset)).toEqual([0, 1, 0, 1]);
+      expect(positions.map((position) => position!.offset)).toEqual([0, 1, 0, 1]);
       expect(positions[1]).toEqual(published!);
       expect(positions[3]).toEqual(published!);
       expect(await broker.positions(asked)).toEqual(positions);

@@ -181,6 +181,12 @@ describe("a cluster", () => {
         await until(() => heard[index]!.payloads.includes("without"));
       }
     }
+    const positions = await broker.positions(topics);
+    expect(positions.map((position) => position === undefined)).toEqual(
+      owners.map((owner) => owner === lost),
+    );
+    const gone = topics.filter((_, index) => owners[index] === lost);
+    await expect(broker.positions(gone)).rejects.toMatchObject({ code: "BROKER_UNAVAILABLE" });
     await lost.start();
     for (const [index, topic] of topics.entries()) await untilHeard(broker, topic, heard[index]!, "with");
     await until(() => broker.health().ok);

@@ -114,10 +114,10 @@ export class ChaoticBroker implements Broker {
     return { ...page, position: this.#out(topic, page.position) };
   }
 
-  async positions(topics: readonly string[]): Promise<Position[]> {
+  async positions(topics: readonly string[]): Promise<(Position | undefined)[]> {
     await this.#mayFail();
     const positions = await this.#inner.positions(topics);
-    return positions.map((position, index) => this.#out(topics[index]!, position));
+    return positions.map((position, index) => position && this.#out(topics[index]!, position));
   }
 
   health(): BrokerHealth {
