@@ -1,4 +1,4 @@
-// Real Redis servers for tests: one, a cluster of three primaries, a sentinel with a primary and a replica, TLS with
+// Real Redis servers for tests: one, a cluster of three primaries (with replicas), a sentinel with a primary and a replica, TLS with
 // an ACL user. Each on a free port of 127.0.0.1, in a folder of its own; only its own processes are stopped.
 
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
@@ -13,7 +13,7 @@ export interface RedisServer extends AsyncDisposable {
   readonly url: string;
   /** One command, over a connection of its own. */
   command(...command: string[]): Promise<unknown>;
-  /** `SIGKILL`, unless told otherwise. Resolves when the process is gone. */
+  /** `SIGKILL`, unless told otherwise. Resolves when the process is gone; at once if it is stopped or continued. */
   kill(signal?: NodeJS.Signals): Promise<void>;
   /** Starts again, on the same port and folder; with other options added. */
   start(...more: string[]): Promise<void>;
@@ -81,7 +81,7 @@ async function startServer(given: ServerOptions): Promise<RedisServer> {
   };
   const kill = async (signal: NodeJS.Signals = "SIGKILL"): Promise<void> => {
     child.kill(signal);
-    await child.exited;
+    if (signal !== "SIGSTOP" && signal !== "SIGCONT") await child.exited;
   };
   await start();
   return {
@@ -99,36 +99,61 @@ async function startServer(given: ServerOptions): Promise<RedisServer> {
 }
 
 export interface RedisCluster extends AsyncDisposable {
+  /** The primaries. */
   readonly servers: readonly RedisServer[];
+  /** Of the first primary, the second, … */
+  readonly replicas: readonly RedisServer[];
+  /** Of the primaries. */
   readonly urls: string[];
 }
 
-/** Three primaries, a third of the slots each. */
-export async function startCluster(): Promise<RedisCluster> {
-  const options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port"];
-  const servers = await Promise.all(
-    [0, 1, 2].map(async () => startServer({ options: [...options, String(await freePort())] })),
+/** Three primaries, a third of the slots each; the first `replicas` of them have a replica each, in sync. */
+export async function startCluster({ replicas: count = 0 } = {}): Promise<RedisCluster> {
+  const nodeTimeout = count > 0 ? "1000" : "2000";
+  const options = ["--cluster-enabled", "yes", "--cluster-node-timeout", nodeTimeout, "--cluster-port"];
+  const all = await Promise.all(
+    Array.from({ length: 3 + count }, async () =>
+      startServer({ options: [...options, String(await freePort())] }),
+    ),
   );
+  const [servers, replicas] = [all.slice(0, 3), all.slice(3)];
   const [first] = servers;
   const bounds = [0, 5461, 10923, 16384];
   for (const [index, server] of servers.entries()) {
     await server.command("CLUSTER", "SET-CONFIG-EPOCH", String(index + 1));
     await server.command("CLUSTER", "ADDSLOTSRANGE", String(bounds[index]!), String(bounds[index + 1]! - 1));
+  }
+  for (const server of all) {
     if (server === first) continue;
     const bus = /cport=(\d+)|@(\d+)/.exec(String(await server.command("CLUSTER", "NODES")));
     await first!.command("CLUSTER", "MEET", "127.0.0.1", String(server.port), bus![1] ?? bus![2]!);
   }
   await until(async () => {
-    const infos = await Promise.all(servers.map((server) => server.command("CLUSTER", "INFO")));
-    return infos.every((info) => /cluster_state:ok/.test(String(info)) && /known_nodes:3/.test(String(info)));
+    const infos = await Promise.all(all.map((server) => server.command("CLUSTER", "INFO")));
+    const known = `known_nodes:${all.length}`;
+    return infos.every((info) => String(info).includes("cluster_state:ok") && String(info).includes(known));
   });
+  for (const [index, replica] of replicas.entries()) {
+    await replica.command("CLUSTER", "REPLICATE", String(await servers[index]!.command("CLUSTER", "MYID")));
+    await until(() => follows(replica, all));
+  }
   return {
     servers,
+    replicas,
     urls: servers.map(({ url }) => url),
     [Symbol.asyncDispose]: async () => {
-      for (const server of servers) await server[Symbol.asyncDispose]();
+      for (const server of all) await server[Symbol.asyncDispose]();
     },
   };
+}
+
+/** Whether it is a replica, in sync, and `known` have heard of that: a primary ignores a handover to any other. */
+export async function follows(replica: RedisServer, known: readonly RedisServer[] = []): Promise<boolean> {
+  const isReplica = /role:slave[^]*master_link_status:up/;
+  if (!isReplica.test(String(await replica.command("INFO", "replication")))) return false;
+  const nodes = await Promise.all(known.map((server) => server.command("CLUSTER", "NODES")));
+  const line = new RegExp(`:${replica.port}@\\S+ (myself,)?slave `);
+  return nodes.every((each) => line.test(String(each)));
 }
 
 export interface RedisSentinels extends AsyncDisposable {
@@ -141,7 +166,7 @@ export interface RedisSentinels extends AsyncDisposable {
 export async function startSentinel(): Promise<RedisSentinels> {
   const primary = await startRedis();
   const replica = await startRedis("--replicaof", `127.0.0.1 ${primary.port}`);
-  await until(async () => /master_link_status:up/.test(String(await replica.command("INFO", "replication"))));
+  await until(() => follows(replica));
   const sentinel = await startServer({ sentinel: true });
   await sentinel.command("SENTINEL", "MONITOR", "main", "127.0.0.1", String(primary.port), "1");
   await sentinel.command("SENTINEL", "SET", "main", "down-after-milliseconds", "1000");
