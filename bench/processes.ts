@@ -70,11 +70,19 @@ export function startLoad(workload: Workload, target: Target, { port }: Server, 
 
 /** Seconds that all threads of a process have run, to the nanosecond. */
 export function cpuOf({ pid }: Pick<Running, "pid">): number {
-  let total = 0;
-  for (const task of readdirSync(`/proc/${pid}/task`)) {
-    total += Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, "utf8").split(" ")[0]);
+  const tasks = `/proc/${pid}/task`;
+  const times = readdirSync(tasks).map((task) => nanoseconds(`${tasks}/${task}/schedstat`));
+  return times.reduce((sum, time) => sum + time, 0) / 1e9;
+}
+
+function nanoseconds(schedstat: string): number {
+  try {
+    return Number(readFileSync(schedstat, "utf8").split(" ")[0]);
+  } catch (error) {
+    // The thread has ended since it was listed, as those of compilers do. They have not run long.
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return 0;
+    throw error;
   }
-  return total / 1e9;
 }
 
 export function residentOf({ pid }: Running): number {
