@@ -7,7 +7,7 @@ import type { ReadableLog } from "./memory.js";
 import { Statements, type TopicRow } from "./sqlite-statements.js";
 
 /** Trimmed messages of a topic that may wait for one statement to delete them all. Reading never shows them. */
-const SLACK = 32;
+const SLACK = 256;
 /** Epoch and offset of a topic outlive its latest publication by so much. */
 const META_TTL_MS = 30 * 24 * 3_600_000;
 /** A topic without listeners is kept in memory for so long after it was used. */
