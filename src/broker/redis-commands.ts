@@ -109,14 +109,10 @@ export class Commands {
   #link(owner: string): Link {
     let link = this.#links.get(owner);
     if (link === undefined) {
-      let before = false;
       link = new Link({
         make: () => this.#topology.make(owner),
         deadline: this.#deadline,
-        up: () => {
-          if (before) this.reconnected?.();
-          before = true;
-        },
+        again: () => this.reconnected?.(),
         down: () => {
           if (this.#topology.cluster && !this.#closed) void this.follow();
         },

@@ -139,15 +139,11 @@ export class RedisFeed {
   #link(owner: string): Link {
     let link = this.#links.get(owner);
     if (link === undefined) {
-      let before = false;
       link = new Link({
         make: () => this.#topology.make(owner),
         deadline: this.#deadline,
         prepare: (client) => this.#resubscribe(owner, client),
-        up: () => {
-          if (before) this.reconnected?.();
-          before = true;
-        },
+        again: () => this.reconnected?.(),
         down: () => this.lost?.(),
       });
       this.#links.set(owner, link);

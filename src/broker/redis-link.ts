@@ -28,8 +28,8 @@ export interface LinkOptions {
   deadline: Deadline;
   /** Connected, and a primary: what has to be there before anybody uses it. */
   prepare?(client: Client): Promise<void>;
-  /** There again (the first time too). */
-  up?(client: Client): void;
+  /** There again; not called the first time. */
+  again?(): void;
   /** Lost, or could not be had. */
   down?(error: unknown): void;
 }
@@ -82,13 +82,15 @@ export class Link {
   }
 
   async #run(): Promise<void> {
+    let before = false;
     for (let failures = 0; !this.#closed;) {
       const since = performance.now();
       try {
         this.#attempt = this.#connect();
         this.#attempt.catch(() => {}); // it is awaited right here, and by whoever needs it
         const client = await this.#attempt;
-        this.#options.up?.(client);
+        if (before) this.#options.again?.();
+        before = true;
         await this.#watch(client);
       } catch (error) {
         if (!this.#closed) this.#error = error;
