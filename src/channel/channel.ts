@@ -9,11 +9,11 @@ import type { Hub } from "../server/connections.js";
 import { HarpiaError, refuseUnknown, show } from "../server/errors.js";
 import { checkCount, type WebSocketRoute } from "../server/route.js";
 import { ServerWebSocket } from "../server/socket.js";
-import { checkHooks, checkTimeout, LONGEST_TIMER_MS, methodsOf } from "./check.js";
+import { checkHooks, checkTimeout, LONGEST_TIMER_MS, methodsOf, topicsOf } from "./check.js";
 import type { Live } from "./implementation.js";
 import { type ChannelParts, mismatch, type RunningMethod } from "./method.js";
 import { Peer } from "./peer.js";
-import { Topics, topicsOf } from "./topics.js";
+import { Topics } from "./topics.js";
 
 /** The code with which a connection closes whose token has ended: 4000 + 401. */
 const UNAUTHORIZED = 4401;

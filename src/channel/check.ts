@@ -2,8 +2,12 @@
 
 import type { Contract } from "../contract/contract.js";
 import { HarpiaError, refuseUnknown, show } from "../server/errors.js";
-import { compileRateLimit } from "../server/route.js";
+import { checkCount, compileRateLimit } from "../server/route.js";
+import type { ServerWebSocket } from "../server/socket.js";
 import type { RunningMethod } from "./method.js";
+import type { RunningPresence, RunningTopic } from "./topics.js";
+
+const DEFAULT_MOST_MEMBERS = 1_000;
 
 /** Timers take no more: 24 days. */
 export const LONGEST_TIMER_MS = 2 ** 31 - 1;
@@ -70,6 +74,61 @@ export function methodsOf(
     ];
   });
   return Object.assign(Object.create(null), Object.fromEntries(entries)) as Record<string, RunningMethod>;
+}
+
+/** The topics of a contract with their hooks. Throws `UNKNOWN_OPTION`, `INVALID_OPTION`. */
+export function topicsOf(
+  contract: Contract,
+  given: Record<string, unknown>,
+  where: string,
+): Map<string, RunningTopic> {
+  const templates = Object.keys(contract.topics ?? {});
+  if (typeof given !== "object" || given === null) {
+    const message = `${where}: "topics" must be an object of topics, and is ${show(given)}.`;
+    throw invalid(message, given);
+  }
+  refuseUnknown(given, templates, `${where}: topics`);
+  return new Map(
+    templates.map((template) => {
+      const topic = contract.topics![template]!;
+      const what = `${where}: the topic "${template}"`;
+      const hooks = (given[template] ?? {}) as Record<string, unknown>;
+      refuseUnknown(hooks, topic.presence ? ["subscribe", "presence"] : ["subscribe"], what);
+      const { subscribe } = hooks;
+      if (subscribe !== "public" && typeof subscribe !== "function") {
+        throw invalid(
+          `${what} needs "subscribe": a function that says who may subscribe, or "public"; it is ${show(subscribe)}.`,
+          subscribe,
+        );
+      }
+      return [
+        template,
+        {
+          template,
+          contract: topic,
+          subscribe: subscribe as RunningTopic["subscribe"],
+          presence: topic.presence ? presenceOf(hooks.presence, what) : undefined,
+        },
+      ];
+    }),
+  );
+}
+
+function presenceOf(given: unknown, what: string): RunningPresence {
+  const options = (typeof given === "function" ? { info: given } : (given ?? {})) as Record<string, unknown>;
+  refuseUnknown(options, ["info", "key", "max"], `${what}: "presence"`);
+  const { info, key, max } = options;
+  if (typeof info !== "function" || (key !== undefined && typeof key !== "function")) {
+    throw invalid(
+      `${what} needs "presence": a function that says who a subscriber is, or { info, key, max }; it is ${show(given)}.`,
+      given,
+    );
+  }
+  return {
+    info: info as RunningPresence["info"],
+    key: (key ?? ((_params: object, { ws }: { ws: ServerWebSocket }) => ws.id)) as RunningPresence["key"],
+    max: checkCount(max, "max", `${what}: "presence"`) ?? DEFAULT_MOST_MEMBERS,
+  };
 }
 
 /** Milliseconds that a timer can wait, or throws `INVALID_OPTION`. */

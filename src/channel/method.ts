@@ -7,6 +7,7 @@ import { type ErrorObject, RPC_CODES } from "../contract/frames.js";
 import { RpcError, type RpcReason } from "../contract/rpc-error.js";
 import { type Issue, type Schema, validate, type Validated } from "../contract/schema.js";
 import { toError } from "../server/errors.js";
+import { isPromise } from "../server/life.js";
 import type { Bucket } from "../server/route.js";
 import type { ServerWebSocket } from "../server/socket.js";
 import { Context, ContractError } from "./context.js";
@@ -163,8 +164,4 @@ export function mismatch(what: string, issues: Issue[]): Error {
     path.length > 0 ? `${path.join(".")}: ${message}` : message,
   );
   return new Error(`${what} does not match the contract: ${all.join("; ")}`);
-}
-
-function isPromise(value: unknown): value is PromiseLike<unknown> {
-  return typeof value === "object" && value !== null && "then" in value && typeof value.then === "function";
 }

@@ -128,7 +128,7 @@ export class Slot {
 
   #lend(): void {
     this.#asks++;
-    if (this.#over || this.#lent) return;
+    if (this.#lent) return;
     this.#lent = true;
     this.#slots.lend();
   }

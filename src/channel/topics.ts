@@ -7,7 +7,7 @@ import { RpcError } from "../contract/rpc-error.js";
 import { validate } from "../contract/schema.js";
 import { LONGEST_TOPIC, parseTopic, topicName } from "../contract/topic.js";
 import type { Hub } from "../server/connections.js";
-import { HarpiaError, refuseUnknown, show } from "../server/errors.js";
+import { refuseUnknown, show } from "../server/errors.js";
 import { checkCount } from "../server/route.js";
 import { RESERVED_TOPIC, type ServerWebSocket } from "../server/socket.js";
 import { Feed } from "./feed.js";
@@ -18,7 +18,6 @@ import { ifAway, Roster } from "./roster.js";
 const POLLED_AT_ONCE = 500;
 /** A lease that nobody renews ends after so many polls, 30 s, and with it the members of a process that died. */
 const LEASED_POLLS = 3;
-const DEFAULT_MOST_MEMBERS = 1_000;
 const NO_OPTIONS: { idempotencyKey?: string; except?: ServerWebSocket } = {};
 const HANDLE_PAGE: PageLimits = { messages: 1_000, bytes: 1024 * 1024 };
 /** What a frame has beside its data, at most. */
@@ -32,7 +31,7 @@ export interface RunningTopic {
   readonly presence: RunningPresence | undefined;
 }
 
-interface RunningPresence {
+export interface RunningPresence {
   info(params: object, context: object): unknown;
   key(params: object, context: object): unknown;
   readonly max: number;
@@ -272,63 +271,6 @@ export class Topics {
   #presenceKeyOf(name: string): string {
     return `p ${this.#path} ${name}`;
   }
-}
-
-/** The topics of a contract with their hooks. Throws `UNKNOWN_OPTION`, `INVALID_OPTION`. */
-export function topicsOf(
-  contract: Contract,
-  given: Record<string, unknown>,
-  where: string,
-): Map<string, RunningTopic> {
-  const templates = Object.keys(contract.topics ?? {});
-  if (typeof given !== "object" || given === null) {
-    const message = `${where}: "topics" must be an object of topics, and is ${show(given)}.`;
-    throw new HarpiaError("INVALID_OPTION", message, { value: given });
-  }
-  refuseUnknown(given, templates, `${where}: topics`);
-  return new Map(
-    templates.map((template) => {
-      const topic = contract.topics![template]!;
-      const what = `${where}: the topic "${template}"`;
-      const hooks = (given[template] ?? {}) as Record<string, unknown>;
-      refuseUnknown(hooks, topic.presence ? ["subscribe", "presence"] : ["subscribe"], what);
-      const { subscribe } = hooks;
-      if (subscribe !== "public" && typeof subscribe !== "function") {
-        throw new HarpiaError(
-          "INVALID_OPTION",
-          `${what} needs "subscribe": a function that says who may subscribe, or "public"; it is ${show(subscribe)}.`,
-          { value: subscribe },
-        );
-      }
-      return [
-        template,
-        {
-          template,
-          contract: topic,
-          subscribe: subscribe as RunningTopic["subscribe"],
-          presence: topic.presence ? presenceOf(hooks.presence, what) : undefined,
-        },
-      ];
-    }),
-  );
-}
-
-function presenceOf(given: unknown, what: string): RunningPresence {
-  const options = (typeof given === "function" ? { info: given } : (given ?? {})) as Record<string, unknown>;
-  refuseUnknown(options, ["info", "key", "max"], `${what}: "presence"`);
-  const { info, key, max } = options;
-  if (typeof info !== "function" || (key !== undefined && typeof key !== "function")) {
-    throw new HarpiaError(
-      "INVALID_OPTION",
-      `${what} needs "presence": a function that says who a subscriber is, or { info, key, max }; it is ${show(given)}.`,
-      { value: given },
-    );
-  }
-  return {
-    info: info as RunningPresence["info"],
-    key: (key ?? ((_params: object, { ws }: { ws: ServerWebSocket }) => ws.id)) as RunningPresence["key"],
-    max: checkCount(max, "max", `${what}: "presence"`) ?? DEFAULT_MOST_MEMBERS,
-  };
 }
 
 function checkRange(range: HistoryRange, what: string): Range {

@@ -279,7 +279,8 @@ function laneOf(ws: ServerWebSocket): Lane {
   return (ws.lane ??= new Lane());
 }
 
-function isPromise(value: unknown): value is PromiseLike<unknown> {
+/** Whether there is something to await. */
+export function isPromise(value: unknown): value is PromiseLike<unknown> {
   if (value instanceof Promise) return true;
   return typeof value === "object" && value !== null && "then" in value && typeof value.then === "function";
 }
