@@ -3,6 +3,7 @@
 
 import { connect } from "harpia/client";
 import { type FaultProxy, faultProxy } from "harpia/testing";
+import { seeded } from "../test/support/random.js";
 import { OTHER_CORE, type Server, startServer } from "./processes.js";
 import type { Table } from "./report.js";
 import { type Target, TARGETS } from "./targets.js";
@@ -268,15 +269,4 @@ async function publisher(
     if (!wire!.socketio) socket.onopen = resolve;
   });
   return (text) => socket.send(post(text));
-}
-
-/** mulberry32. */
-function seeded(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
 }

@@ -3,6 +3,7 @@
 
 import { type Client, connect, type RpcError, type Subscription } from "harpia/client";
 import { type FaultProxy, faultProxy } from "harpia/testing";
+import { holdsWithin } from "../support/app.js";
 import type { Cluster } from "./machines.js";
 import { rooms } from "./room.js";
 
@@ -291,9 +292,7 @@ export class Crowd implements AsyncDisposable {
   }
 
   async #until(holds: () => boolean, what: string): Promise<void> {
-    const deadline = performance.now() + PATIENCE_MS;
-    while (!holds() && performance.now() < deadline) await Bun.sleep(5);
-    if (!holds()) this.fail(what);
+    if (!(await holdsWithin(holds, PATIENCE_MS))) this.fail(what);
   }
 
   #pend(promise: Promise<void>): void {

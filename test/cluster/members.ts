@@ -3,6 +3,7 @@
 
 import { type Client, connect, type Subscription } from "harpia/client";
 import { faultProxy } from "harpia/testing";
+import { holdsWithin } from "../support/app.js";
 import { Cluster } from "./machines.js";
 import { rooms } from "./room.js";
 
@@ -37,11 +38,6 @@ export async function membersOfTheDead({ members, pollMs }: MembersOptions): Pro
     clients.push(client);
     return client.subscribe("room/:room", ROOM);
   };
-  const until = async (holds: () => boolean, ms: number): Promise<boolean> => {
-    const deadline = performance.now() + ms;
-    while (!holds() && performance.now() < deadline) await Bun.sleep(20);
-    return holds();
-  };
   try {
     const watching = others.map(({ port }, index) => enter(`watcher ${index}`, port!));
     const staying = Array.from({ length: members / 2 }, (_, index) => `staying ${index}`);
@@ -50,7 +46,7 @@ export async function membersOfTheDead({ members, pollMs }: MembersOptions): Pro
     const leavers = clients.slice(-going.length);
     const areTold = (count: number): boolean => watching.every(({ presence }) => presence.count === count);
     const all = watching.length + members;
-    if (!(await until(() => areTold(all), PATIENCE_MS)))
+    if (!(await holdsWithin(() => areTold(all), PATIENCE_MS)))
       return { wrong: [`of ${all} members ${watching[0]!.presence.count} came`], back: 0, gone: 0 };
 
     const saidToHaveGone = new Set<string>();
@@ -68,7 +64,7 @@ export async function membersOfTheDead({ members, pollMs }: MembersOptions): Pro
     await victim!.kill();
     for (const client of leavers) client.close();
     way.target = { port: others[0]!.port! };
-    const isBack = await until(() => returned.size === staying.length, PATIENCE_MS);
+    const isBack = await holdsWithin(() => returned.size === staying.length, PATIENCE_MS);
     const back = since();
     const late = back * 1_000 > pollMs * POLLS_IN_LEASE;
     if (!isBack || late) wrong.push(`it took ${back.toFixed(1)} s to come back: longer than the lease`);
@@ -76,13 +72,16 @@ export async function membersOfTheDead({ members, pollMs }: MembersOptions): Pro
     const left = watching.length + staying.length;
     // A lease that was just renewed, and the next look at who is there.
     const longest = pollMs * (POLLS_IN_LEASE + 1) + LATE_MS;
-    const isGone = await until(() => areTold(left), killed + longest - performance.now());
+    const isGone = await holdsWithin(() => areTold(left), killed + longest - performance.now());
     const gone = since();
     if (!isGone)
       wrong.push(`${watching[0]!.presence.count} are told of after ${gone.toFixed(1)} s, ${left} are there`);
     if (saidToHaveGone.size > 0)
       wrong.push(`${saidToHaveGone.size} were said to have gone, and had come back in time`);
-    const isSeen = await until(() => stay.every(({ presence }) => presence.count === left), PATIENCE_MS);
+    const isSeen = await holdsWithin(
+      () => stay.every(({ presence }) => presence.count === left),
+      PATIENCE_MS,
+    );
     if (!isSeen) wrong.push("those who came back do not know who is there");
     return { wrong, back, gone };
   } finally {

@@ -2,6 +2,7 @@
 // the other, while servers and clients publish on and on. Everything that anybody was handed or told is compared.
 
 import { type Client, connect, type RpcError, type Subscription } from "harpia/client";
+import { holdsWithin } from "../support/app.js";
 import { isReady, startBalancer, steadyPorts } from "./balancer.js";
 import { Cluster, type Node } from "./machines.js";
 import type { Published } from "./node.js";
@@ -266,11 +267,7 @@ class Audience implements Disposable {
   }
 
   async until(holds: () => boolean | Promise<boolean>, what: string): Promise<void> {
-    const deadline = performance.now() + PATIENCE_MS;
-    while (!(await holds())) {
-      if (performance.now() > deadline) throw new Error([what, ...this.wrong].join("\n"));
-      await Bun.sleep(20);
-    }
+    if (!(await holdsWithin(holds, PATIENCE_MS))) throw new Error([what, ...this.wrong].join("\n"));
   }
 
   [Symbol.dispose](): void {

@@ -1,6 +1,7 @@
 // A cluster and what goes wrong in it, in an order that a seed gives, several at a time. Now and then all faults end:
 // then everybody must have everything.
 
+import { seeded } from "../support/random.js";
 import { startRedis } from "../support/redis.js";
 import { Cluster, PRIMARY } from "./machines.js";
 import { Crowd } from "./crowd.js";
@@ -26,7 +27,7 @@ const OPTIONS: Record<Setting, string[]> = {
 };
 
 export async function simulate(seed: number, setting: Setting, faults: number): Promise<Report> {
-  const random = randomOf(seed);
+  const random = seeded(seed);
   const timeout = 400;
   const debug = ["--enable-debug-command", "local"];
   await using cluster = await Cluster.start({
@@ -215,15 +216,4 @@ export async function simulate(seed: number, setting: Setting, faults: number): 
     await round(Math.min(FAULTS_A_ROUND, faults - done));
   await redis;
   return { wrong: crowd.wrong, events, counts: crowd.counts, slowest };
-}
-
-/** mulberry32: small, and the same everywhere. */
-function randomOf(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
 }

@@ -4,6 +4,7 @@
 import { expect, test } from "bun:test";
 import { echo, listen, quiet, until } from "../support/app.js";
 import { keptLog } from "../support/log.js";
+import { seeded } from "../support/random.js";
 import {
   BINARY,
   closeFrame,
@@ -18,15 +19,10 @@ import {
 
 const SEED = Number(process.env.SEED ?? 1);
 
-/** mulberry32: the same numbers for the same seed. */
+/** Whole numbers below another. */
 function random(seed: number): (below: number) => number {
-  let state = seed;
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % below;
-  };
+  const next = seeded(seed);
+  return (below) => (next() * 2 ** 32) % below;
 }
 
 test(`random bytes as frames, seed ${SEED}: every connection ends with a true code, none is left, others never notice`, async () => {

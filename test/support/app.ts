@@ -33,6 +33,16 @@ export async function until(holds: () => boolean, what = "the condition"): Promi
   }
 }
 
+/** Asks until it is so, or the time is over. @returns whether it is so. */
+export async function holdsWithin(isSo: () => boolean | Promise<boolean>, ms: number): Promise<boolean> {
+  const deadline = performance.now() + ms;
+  for (;;) {
+    if (await isSo()) return true;
+    if (performance.now() > deadline) return false;
+    await Bun.sleep(20);
+  }
+}
+
 /** An app with an echo on `/`, to see that others live on. */
 export function quiet(options: HarpiaOptions = {}): Harpia {
   return harpia({ logger: false, ...options });

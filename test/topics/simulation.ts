@@ -12,6 +12,7 @@ import { type FaultProxy, type TestApp, testApp } from "harpia/testing";
 import { z } from "zod";
 import { MemoryBroker } from "../../src/broker/memory.js";
 import { Topics } from "../../src/channel/topics.js";
+import { seeded } from "../support/random.js";
 import { ChaoticBroker, NO_FAULTS, trueEpoch } from "./chaotic-broker.js";
 import { type Kind, type Payload, Truth, Witness } from "./witness.js";
 
@@ -115,7 +116,7 @@ class Simulation {
   constructor({ seed, setting, faults }: SimulationOptions) {
     this.#setting = setting;
     this.#faults = faults;
-    this.#random = randomOf(seed);
+    this.#random = seeded(seed);
     this.#file = join(tmpdir(), `harpia-chaos-${crypto.randomUUID()}.db`);
     const { now } = Date;
     Date.now = () => now() + this.#clockAhead;
@@ -608,15 +609,4 @@ class Simulation {
 
 function personOf(device: string): string {
   return device.split("/")[0]!;
-}
-
-/** mulberry32: small, and the same everywhere. */
-function randomOf(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
