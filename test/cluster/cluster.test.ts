@@ -121,8 +121,10 @@ withRedis("plain publications reach every process, each once; local ones only th
     const again = setInterval(() => node.app.publish("news", text), 20);
     await all(text);
     clearInterval(again);
+    // What one process publishes comes in order: after this nothing of it is on its way.
+    node.app.publish("news", `settled ${node.port}`);
+    await all(`settled ${node.port}`);
   }
-  await Bun.sleep(100);
   for (const { heard } of sockets) heard.length = 0;
 
   a.app.publish("news", "from a");
